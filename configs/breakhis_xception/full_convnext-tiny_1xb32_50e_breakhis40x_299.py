@@ -1,0 +1,74 @@
+"""BreakHis at 40X, benign or malignant: ConvNeXt-T, every layer fine-tuned.
+
+A modern alternative without batch normalisation (Liu et al., 2022), so small batches do it no harm.
+Command: python tools/train.py configs/breakhis_xception/full_convnext-tiny_1xb32_50e_breakhis40x_299.py
+Result: not run, until the ImageNet weights are at hand; see README.md here.
+"""
+
+from mmengine.config import read_base
+from mmpretrain.models import (
+    ClsDataPreprocessor,
+    CrossEntropyLoss,
+    GlobalAveragePooling,
+    ImageClassifier,
+    LinearClsHead,
+)
+
+from pathzoo.models import TimmBackbone
+
+with read_base():
+    from .._base_.datasets.breakhis import (
+        parameters,
+        test_dataloader,
+        test_evaluator,
+        train_dataloader,
+        val_dataloader,
+        val_evaluator,
+    )
+    from .._base_.default_runtime import (
+        custom_hooks,
+        default_hooks,
+        default_scope,
+        env_cfg,
+        load_from,
+        log_level,
+        log_processor,
+        randomness,
+        resume,
+        runner_type,
+    )
+    from .._base_.schedules.finetune_50e import (
+        auto_scale_lr,
+        optim_wrapper,
+        param_scheduler,
+        test_cfg,
+        train_cfg,
+        val_cfg,
+    )
+
+model = dict(
+    type=ImageClassifier,
+    data_preprocessor=dict(
+        type=ClsDataPreprocessor,
+        num_classes=2,
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=False,
+    ),  # (N, 3, 299, 299) uint8 RGB -> float
+    backbone=dict(
+        type=TimmBackbone,
+        name="convnext_tiny",
+        pretrained="imagenet",
+        drop_path_rate=0.1,
+    ),  # -> (N, 768, 9, 9)
+    neck=dict(type=GlobalAveragePooling),  # -> (N, 768)
+    head=dict(
+        type=LinearClsHead, num_classes=2, in_channels=768, loss=dict(type=CrossEntropyLoss, loss_weight=1.0)
+    ),  # -> (N, 2)
+)
+model_input = dict(tile_size=(299, 299), mpp=0.49 * 460 / 299, mpp_tolerance=0.1, resize=dict(kind="mpp"))
+optim_wrapper["optimizer"]["lr"] = 1e-4  # every layer moves, so gently
+
+default_hooks.update(checkpoint=dict(**default_hooks["checkpoint"], save_best="nll", rule="less"))
+study = "breakhis_xception"
+task = "classification"

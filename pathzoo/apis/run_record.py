@@ -1,0 +1,100 @@
+"""What a training run leaves behind beside its weights: `train_run.json`, enough to repeat it and publish from it."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from pathzoo._version import __version__
+from pathzoo.fileio import sha256_file
+
+_RECORDED = (
+    "torch",
+    "torchvision",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "onedl-mmpretrain",
+    "onedl-mmdetection",
+    "onedl-mmsegmentation",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result, where installed."""
+    versions = {"python": platform.python_version()}
+    for name in _RECORDED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """{"commit": hash or None, "dirty": bool or None} of the checkout that holds `folder`."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+
+def config_record(config: Config) -> dict[str, str]:
+    """The resolved config as text, the name of its file (no folder) and the SHA-256 of the text."""
+    text = config.pretty_text
+    name = Path(config.filename).name if config.filename else "config.py"
+    return {"file": name, "text": text, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def initial_weights(config: Config) -> dict[str, Any]:
+    """Where the backbone's weights came from before training: random, imagenet (timm), or a file with its digest."""
+    backbone = (config.get("model") or {}).get("backbone") or {}
+    pretrained = backbone.get("pretrained")
+    if pretrained is None:
+        return {"source": "random"}
+    if pretrained == "imagenet":
+        return {"source": "imagenet", "network": f"timm {backbone.get('name')}"}
+    path = Path(pretrained)
+    return {"source": "file", "file": path.name, "sha256": sha256_file(path) if path.is_file() else None}
+
+
+def data_record(dataset: Any, config: Config) -> dict[str, Any]:
+    """What the run was trained on: counts, digests and the split; no patient, slide or file is named here."""
+    split = getattr(dataset, "split", None)
+    counts = dataset.describe() if hasattr(dataset, "describe") else {}
+    root = Path(getattr(dataset, "data_root", None) or ".")
+    return {
+        "dataset": type(dataset).__name__,
+        "digest": getattr(dataset, "data_digest", None),
+        "split": None
+        if split is None
+        else {"scheme": split.scheme, "digest": split.digest, "file": "splits.json", "parameters": split.parameters},
+        "counts": counts,
+        "synthetic": (root / "phantom.json").is_file(),
+    }
+
+
+def process_record(command: list[str]) -> dict[str, Any]:
+    """The command line, package versions, the commit, and how many processes ran."""
+    return {
+        "pathzoo": {"version": __version__},
+        "command": command,
+        "git": git_state(Path(__file__).parent),
+        "versions": package_versions(),
+        "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+    }

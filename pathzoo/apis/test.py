@@ -1,0 +1,75 @@
+"""Tests a checkpoint by a config: what `tools/test.py` and `pathzoo test` call."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+
+from pathzoo.apis.config import load_config
+from pathzoo.apis.setup import setup
+from pathzoo.engine.checkpoint import latest_checkpoint
+from pathzoo.errors import CheckpointError
+from pathzoo.fileio import write_json
+
+
+def test(
+    config: str | Path,
+    checkpoint: str | Path | None = None,
+    work_dir: str | Path | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+) -> list[dict[str, Any]]:
+    """Tests a model on the config's test set.
+
+    Args:
+        config: A config file, or its path below the packaged configs.
+        checkpoint: A .pth file; where not given, `best_*.pth` of the work folder, else its newest.
+        work_dir: The run's folder; `work_dirs/<config name>` where not given.
+        options: Dotted key -> value, set in the config.
+        launcher: As for `train`.
+
+    Returns:
+        The metric rows (metric, level, n, value, low, high). Written to the work folder: `metrics.json`, and `test/`
+        with predictions.csv, curves and plots.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: One line that names the file, the value, the remedy.
+    """
+    setup()
+    cfg = load_config(config, options)
+    folder = Path(work_dir or cfg.get("work_dir") or Path("work_dirs") / Path(cfg.filename).stem)
+    cfg.work_dir = str(folder)
+    cfg.launcher = launcher
+    cfg.load_from = str(checkpoint or chosen_checkpoint(folder))
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    for evaluator in evaluators:
+        evaluator["out_dir"] = str(folder / "test")
+
+    from pathzoo.engine import Runner
+
+    runner = Runner.from_cfg(cfg)
+    runner.test()
+    if is_main_process():
+        dataset = type(runner.test_dataloader.dataset).__name__
+        about = {"subset": "test", "dataset": dataset, "checkpoint": Path(cfg.load_from).name}
+        write_json(folder / "metrics.json", about | json.loads((folder / "test" / "metrics.json").read_text()))
+    return [row for metric in runner.test_evaluator.metrics for row in getattr(metric, "rows", None) or []]
+
+
+test.__test__ = False  # its name is no test of pytest's
+
+
+def chosen_checkpoint(folder: Path) -> Path:
+    """The best checkpoint by validation where the run kept one, else the newest.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    found = best[-1] if best else latest_checkpoint(folder)
+    if found is None:
+        raise CheckpointError(f"{folder}: holds no checkpoint; train first, or name a .pth file")
+    return found

@@ -1,0 +1,192 @@
+"""Trains by a config: what `tools/train.py` and `pathzoo train` call."""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from pathzoo.apis import run_record
+from pathzoo.apis.config import load_config, set_options
+from pathzoo.apis.setup import setup
+from pathzoo.errors import ConfigError, DataError, PathzooError
+from pathzoo.fileio import write_json
+
+
+def train(
+    config: str | Path,
+    work_dir: str | Path | None = None,
+    *,
+    resume: bool | str | Path = False,
+    amp: bool = False,
+    no_validate: bool = False,
+    auto_scale_lr: bool = False,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+    seed: int | None = None,
+    command: list[str] | None = None,
+) -> Path:
+    """Trains a model.
+
+    Args:
+        config: A config file, or its path below the packaged configs.
+        work_dir: Where everything goes; `work_dirs/<config name>` where not given.
+        resume: True goes on from the newest checkpoint in `work_dir` (and begins anew where there is none); a path
+            from that one. Files are never unpickled.
+        amp: Mixed precision; needs a GPU.
+        no_validate: Train without validation.
+        auto_scale_lr: Scale the learning rate by (batch x processes) / the config's `base_batch_size`.
+        options: Dotted key -> value, set in the config.
+        launcher: "none", "pytorch" (torchrun) or "slurm".
+        seed: Of initial weights, shuffling and augmentation; the config's own where not given.
+        command: What to record as the command line.
+
+    Returns:
+        The work folder: `epoch_N.pth`, `train_run.json`, `metrics.json`, `splits.json`, logs.
+
+    Raises:
+        ConfigError, DataError, LeakageError, CheckpointError: One line that names the file, the value, the remedy.
+    """
+    setup()
+    started = time.time()
+    cfg = load_config(config, options)
+    folder = Path(work_dir or cfg.get("work_dir") or Path("work_dirs") / Path(cfg.filename).stem)
+    cfg.work_dir = str(folder)
+    cfg.launcher = launcher
+    _apply_switches(cfg, amp, no_validate, auto_scale_lr, seed)
+    _choose_resume(cfg, folder, resume)
+
+    from pathzoo.engine import Runner
+
+    with _nothing_left_behind(folder):
+        runner = Runner.from_cfg(cfg)
+        _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
+        dataset = runner.train_dataloader.dataset
+        if is_main_process():
+            _keep_split(dataset, folder)
+    record = _record(cfg, runner, dataset, command or sys.argv)
+    _write_record(folder, record | {"status": "running"})
+    trained_from = time.time()
+    runner.train()
+    timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
+    _write_record(folder, record | {"status": "finished", "timings": timings})
+    if is_main_process():
+        _write_validation_metrics(runner, folder)
+    return folder
+
+
+@contextmanager
+def _nothing_left_behind(folder: Path) -> Iterator[None]:
+    """Removes what mmengine's Runner writes on construction (logs, a copy of the config) where the input is refused."""
+    before = set(folder.iterdir()) if folder.is_dir() else None
+    try:
+        yield
+    except PathzooError:
+        if is_main_process() and folder.is_dir():
+            for path in [folder] if before is None else set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bool, seed: int | None) -> None:
+    if amp:
+        import torch
+        from mmengine.optim import AmpOptimWrapper
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--amp: mixed precision needs a GPU and none is visible here; leave --amp out")
+        cfg.optim_wrapper.type = AmpOptimWrapper
+    if no_validate:
+        for key in ("val_dataloader", "val_cfg", "val_evaluator"):
+            cfg[key] = None
+        checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+        checkpoint.pop("save_best", None)  # the best by validation does not exist then
+    if auto_scale_lr:
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+            raise ConfigError(
+                f"--auto-scale-lr: {cfg.filename} names no auto_scale_lr.base_batch_size to scale from; add "
+                "auto_scale_lr = dict(base_batch_size=N) with the batch that its learning rate was chosen for"
+            )
+        cfg.auto_scale_lr.enable = True
+    if seed is not None:
+        key = "seed" if "seed" in (cfg.get("parameters") or {}) else "randomness.seed"
+        set_options(cfg, {key: seed}, "--seed")
+
+
+def _choose_resume(cfg: Config, folder: Path, resume: bool | str | Path) -> None:
+    if not resume:
+        return
+    from pathzoo.engine.checkpoint import latest_checkpoint
+
+    checkpoint = latest_checkpoint(folder) if resume is True else Path(resume)
+    if checkpoint is None:
+        print(f"--resume: no checkpoint in {folder} yet; training from the start")
+        return
+    cfg.load_from, cfg.resume = str(checkpoint), True
+
+
+def _keep_split(dataset: Any, folder: Path) -> None:
+    """Writes splits.json; where the folder holds one already, the data must still give the same split."""
+    split = getattr(dataset, "split", None)
+    if split is None:
+        return
+    path = folder / "splits.json"
+    if path.exists():
+        before = type(split).load(path).digest
+        if before != split.digest:
+            raise DataError(
+                f"{path}: this folder was trained on another split (digest {before[:12]}, now {split.digest[:12]}): "
+                "data, fold or seed changed; give another --work-dir"
+            )
+        return
+    split.save(path)
+
+
+def _record(cfg: Config, runner: Any, dataset: Any, command: list[str]) -> dict[str, Any]:
+    from pathzoo.zoo.allowlist import to_data
+
+    try:
+        model = to_data(cfg.model)
+    except Exception as error:  # a model of the lab's own trains all the same; publishing will name what is missing
+        model = {"not_publishable": str(error)}
+    return run_record.process_record(command) | {
+        "config": run_record.config_record(cfg),
+        "study": cfg.get("study"),
+        "task": cfg.get("task", "classification"),
+        "model": model,
+        "model_input": _model_input(cfg),
+        "classes": list((getattr(dataset, "metainfo", None) or {}).get("classes") or []),
+        "initial_weights": run_record.initial_weights(cfg),
+        "seed": runner.seed,
+        "epochs": runner.max_epochs,
+        "data": run_record.data_record(dataset, cfg),
+    }
+
+
+def _model_input(cfg: Config) -> dict[str, Any]:
+    """How the model wants to be fed, with what its preprocessor says of value range, mean and std."""
+    declared = cfg.to_dict().get("model_input") or {}
+    preprocessor = cfg.model.get("data_preprocessor") or {}
+    return declared | {
+        "value_range": [0, 255],
+        "mean": list(preprocessor.get("mean") or []),
+        "std": list(preprocessor.get("std") or []),
+    }
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    if is_main_process():
+        write_json(folder / "train_run.json", record)
+
+
+def _write_validation_metrics(runner: Any, folder: Path) -> None:
+    evaluator = getattr(runner.val_loop, "evaluator", None) if runner.val_loop else None
+    rows = [row for metric in getattr(evaluator, "metrics", []) for row in getattr(metric, "rows", None) or []]
+    if rows:
+        dataset = type(runner.val_dataloader.dataset).__name__
+        write_json(folder / "metrics.json", {"subset": "val", "dataset": dataset, "rows": rows})

@@ -1,0 +1,260 @@
+"""The `pathzoo` command. Imports nothing heavy before a subcommand needs it: `pathzoo --help` answers at once."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pathzoo._version import __version__
+from pathzoo.errors import PathzooError
+
+#: 128 + SIGINT, as shells have it.
+EXIT_INTERRUPTED = 130
+_TASKS = ("classification", "segmentation", "detection", "representation", "translation")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Returns:
+        The exit code: 0 all good; 2 bad usage or input, nothing written; 3 partial output, listed in predict_run.json;
+        4 some inputs of a batch failed; 75 preempted, resume (see pathzoo.engine.hooks.preemption).
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except PathzooError as error:
+        print(f"pathzoo: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("pathzoo: interrupted; nothing half-written was left", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def one_line(error: BaseException) -> str:
+    """The error's own message, also where a data loader's worker wrapped it in its traceback."""
+    text = str(error).strip()
+    if "\n" in text:
+        text = text.splitlines()[-1]
+        text = text.split(f"{type(error).__name__}: ", 1)[-1]
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pathzoo", description="A computational-pathology model zoo: train, publish, verify, predict whole slides."
+    )
+    parser.add_argument("--version", action="version", version=f"pathzoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_list, _add_info, _add_predict, _add_train, _add_test, _add_verify, _add_doctor):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable, help_text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_list(commands: Any) -> None:
+    parser = _command(commands, "list", _run_list, "List the models of the zoo, or with --components what configs use.")
+    parser.add_argument("pattern", nargs="?", help="shell pattern on names, such as 'breakhis*'")
+    parser.add_argument("--task", choices=_TASKS)
+    parser.add_argument("--organ")
+    parser.add_argument("--mpp", type=float, help="only models that take slides of this resolution (microns per pixel)")
+    parser.add_argument("--commercial", action="store_true", help="only models whose licence allows commercial use")
+    parser.add_argument("--components", action="store_true", help="list registered components: kind, name, origin")
+    parser.add_argument("--configs", action="store_true", help="list the packaged configs")
+    parser.add_argument("--json", action="store_true")
+
+
+def _run_list(arguments: argparse.Namespace) -> None:
+    if arguments.components:
+        from pathzoo.plugins import components
+
+        rows = [{"kind": c.kind, "name": c.name, "origin": c.origin} for c in components()]
+        _show(rows, ("kind", "name", "origin"), arguments.json)
+    elif arguments.configs:
+        from pathzoo.paths import configs_root, leaf_configs
+
+        rows = [{"config": str(file.relative_to(configs_root()))} for file in leaf_configs()]
+        _show(rows, ("config",), arguments.json)
+    else:
+        from pathzoo.zoo.load import list_models
+
+        rows = list_models(
+            arguments.pattern, arguments.task, arguments.organ, arguments.mpp, arguments.commercial or None
+        )
+        _show(rows, ("name", "version", "task", "organ", "mpp", "licence"), arguments.json)
+
+
+def _add_info(commands: Any) -> None:
+    parser = _command(commands, "info", _run_info, "Show one model: what it takes, was trained on, and scores.")
+    parser.add_argument("name", help="NAME, NAME@VERSION or a model's folder")
+    parser.add_argument("--json", action="store_true", help="the whole manifest")
+
+
+def _run_info(arguments: argparse.Namespace) -> None:
+    from pathzoo.zoo.card import make_card
+    from pathzoo.zoo.load import find_model
+    from pathzoo.zoo.verify import require_verified
+
+    manifest = require_verified(find_model(arguments.name))
+    print(manifest.model_dump_json(indent=2) if arguments.json else make_card(manifest))
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _command(commands, "predict", _run_predict, "Run a model over slides or images.")
+    parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="slides, images, or folders")
+    parser.add_argument("-m", "--model", required=True, help="NAME, NAME@VERSION or a model's folder")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write to")
+    resolution = parser.add_mutually_exclusive_group()
+    resolution.add_argument("--mpp", type=float, help="microns per pixel of inputs that do not say it themselves")
+    resolution.add_argument("--mpp-csv", metavar="FILE", help="CSV with columns slide,mpp")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--num-workers", type=int, default=2, help="threads that read ahead")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1; the first GPU where there is one")
+    parser.add_argument("--no-tissue-mask", action="store_true", help="predict white background too")
+    parser.add_argument("--overwrite", action="store_true", help="replace what stands in OUT for these inputs")
+    parser.add_argument("--anonymise", action="store_true", help="write numbers in place of names, the map beside OUT")
+
+
+def _run_predict(arguments: argparse.Namespace) -> int:
+    from pathzoo.apis.predict import predict
+
+    return predict(
+        arguments.input,
+        arguments.model,
+        arguments.output,
+        mpp=arguments.mpp,
+        mpp_csv=arguments.mpp_csv,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        device=arguments.device,
+        tissue=not arguments.no_tissue_mask,
+        overwrite=arguments.overwrite,
+        anonymise=arguments.anonymise,
+    ).exit_code
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a config file, or its path below the packaged configs")
+    parser.add_argument("--work-dir", help="where the run lies; work_dirs/CONFIG by default")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="set keys of the config")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", _run_train, "Train by a config; the same as tools/train.py.")
+    _add_run_arguments(parser)
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT", help="go on from here")
+    parser.add_argument("--amp", action="store_true", help="mixed precision (GPU)")
+    parser.add_argument("--no-validate", action="store_true")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the global batch size")
+    parser.add_argument("--seed", type=int)
+
+
+def _run_train(arguments: argparse.Namespace) -> None:
+    from pathzoo.apis.options import parse_options
+    from pathzoo.apis.train import train
+
+    train(
+        arguments.config,
+        arguments.work_dir,
+        resume=arguments.resume,
+        amp=arguments.amp,
+        no_validate=arguments.no_validate,
+        auto_scale_lr=arguments.auto_scale_lr,
+        options=parse_options(arguments.cfg_options),
+        launcher=arguments.launcher,
+        seed=arguments.seed,
+    )
+
+
+def _add_test(commands: Any) -> None:
+    parser = _command(commands, "test", _run_test, "Test a checkpoint by a config; the same as tools/test.py.")
+    _add_run_arguments(parser)
+    parser.add_argument("checkpoint", nargs="?", help=".pth file; the run's best by validation, else its newest")
+
+
+def _run_test(arguments: argparse.Namespace) -> None:
+    from pathzoo.apis.options import parse_options
+    from pathzoo.apis.test import test
+    from pathzoo.evaluation.table import format_rows
+
+    rows = test(
+        arguments.config,
+        arguments.checkpoint,
+        arguments.work_dir,
+        options=parse_options(arguments.cfg_options),
+        launcher=arguments.launcher,
+    )
+    _print_table(format_rows(rows))
+
+
+def _add_verify(commands: Any) -> None:
+    parser = _command(commands, "verify", _run_verify, "Check published models: digests, config, identifiers.")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="NAME, NAME@VERSION or a model's folder")
+    parser.add_argument("--golden", action="store_true", help="also run the model on its golden inputs")
+    parser.add_argument("--json", action="store_true")
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from pathzoo.zoo.load import find_model
+    from pathzoo.zoo.verify import verify_model
+
+    reports = []
+    for name in arguments.names:
+        report = verify_model(find_model(name), golden=arguments.golden)
+        reports.append({"model": name, "ok": not report.problems, "problems": list(report.problems)})
+    if arguments.json:
+        print(json.dumps(reports, indent=2))
+    else:
+        for report in reports:
+            print(f"{report['model']}: {'verified' if report['ok'] else 'REFUSED'}")
+            for problem in report["problems"]:
+                print(f"  {problem}")
+    return 0 if all(report["ok"] for report in reports) else PathzooError.exit_code
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _command(commands, "doctor", _run_doctor, "Check this environment; every fault comes with its remedy.")
+    parser.add_argument("--json", action="store_true")
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    from pathzoo.doctor import examine, report
+
+    checks = examine()
+    print(json.dumps([check.as_dict() for check in checks], indent=2) if arguments.json else report(checks))
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _show(rows: list[dict], columns: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+    _print_table(table)
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What a split may not do (leakage, an error) and what has to be said of it (caveats). Needs no torch."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pathzoo.datasets.official_holdout import slide_folder, straddling_patients
+from pathzoo.datasets.split_schemes import SplitItem
+from pathzoo.errors import LeakageError
+
+if TYPE_CHECKING:
+    from pathzoo.datasets.splits import Split
+
+
+def check_leakage(split: "Split", items: Sequence[SplitItem] = ()) -> None:
+    """Raises where one group or one file's bytes stand on two sides.
+
+    `train` and `unlabelled` are one side. Only the scheme `by_image_leaky` is let off the groups; none is let off the
+    bytes. `items` add what the file does not say: the patient of each image as the data has it now.
+
+    Raises:
+        LeakageError: names the group and its subsets, or both files and their subsets.
+    """
+    if split.group_key != "image":
+        _check_groups(split, items)
+    seen: dict[str, tuple[str, str]] = {}
+    for subset, part in split.subsets.items():
+        for item, sha256 in part.items.items():
+            other, where = seen.setdefault(sha256, (item, subset))
+            if side(where) != side(subset):
+                raise LeakageError(
+                    f"{other} ({where}) and {item} ({subset}) hold identical bytes: "
+                    "remove one of them, or give both the same patient and split by patient"
+                )
+
+
+def _check_groups(split: "Split", items: Sequence[SplitItem]) -> None:
+    subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
+    places: dict[str, dict[str, str]] = defaultdict(dict)  # group -> side -> "subset (first item)"
+    for name, part in split.subsets.items():
+        for group in part.groups:
+            places[group].setdefault(side(name), name)
+    for item in items:
+        if item.item in subset_of:
+            name = subset_of[item.item]
+            places[group_of(item, split.group_key)][side(name)] = f"{name} ({item.item})"
+    for group, where in sorted(places.items()):
+        if len(where) > 1:
+            raise LeakageError(
+                f"{split.group_key} {group!r} stands in {' and in '.join(where.values())}: "
+                f"a {split.group_key} belongs to one subset; make the split anew or correct the patient column"
+            )
+
+
+def side(subset: str) -> str:
+    """The side a subset is on: labels or not, what is trained on is trained on."""
+    return "train" if subset == "unlabelled" else subset
+
+
+def group_of(item: SplitItem, key: str) -> str:
+    """What an image is kept together with under the group key "patient" or "slide"."""
+    return slide_folder(item.item) if key == "slide" else item.group
+
+
+def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+    """What has to stand beside every score of this split: straddling or unknown patients, absent classes."""
+    subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
+    held: dict[str, list[SplitItem]] = defaultdict(list)
+    for item in items:
+        if item.item in subset_of:
+            held[side(subset_of[item.item])].append(item)
+    return [*_straddling_texts(split, held), *_unknown_texts(split, held), *_absent_class_texts(split, held)]
+
+
+def _straddling_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
+    if split.group_key == "image":
+        patients = {name: {item.group for item in part} for name, part in held.items()}
+        everyone = set().union(*patients.values())
+        both = {p for p in everyone if sum(p in part for part in patients.values()) > 1}
+        if not both:
+            return []
+        return [
+            f"by_image_leaky: {len(both)} of {len(everyone)} patients stand on more than one side, so the scores are "
+            "inflated; take patient_kfold for an honest one"
+        ]
+    if split.group_key == "slide":
+        straddling = straddling_patients(held)
+        listed = [f"{p} ({', '.join(f'{f} {w}' for f, w in folders.items())})" for p, folders in straddling.items()]
+        if listed:
+            text = "; ".join(listed)
+            return [f"official_slide_groups: {len(listed)} patients (slide digits) stand on two sides: {text}"]
+    return []
+
+
+def _unknown_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
+    counts = {name: sum(item.patient is None for item in part) for name, part in held.items()}
+    if split.scheme == "none" or not sum(counts.values()):
+        return []
+    where = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
+    return [f"{sum(counts.values())} images have no known patient; they count as one group ({where})"]
+
+
+def _absent_class_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
+    texts = []
+    for label, name in enumerate(split.classes):
+        groups = {group_of(item, split.group_key) for part in held.values() for item in part if item.label == label}
+        lacking = [subset for subset, part in held.items() if all(item.label != label for item in part)]
+        if lacking and split.scheme != "none":
+            texts.append(
+                f"no image of class {name!r} in {' and '.join(lacking)}: "
+                f"it has {len(groups)} {split.group_key if split.group_key != 'image' else 'patient'} group(s) in all"
+            )
+    return texts

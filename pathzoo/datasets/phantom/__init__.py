@@ -1,0 +1,15 @@
+"""Seeded look-alikes of real data, in the real sets' own on-disk layouts; numpy, OpenCV and tifffile only.
+
+They stand in for data in tests and in the first command of the README: learnable, not trivial, and without a
+shortcut, so a model at chance scores at chance. Nothing measured on them says anything about patients.
+
+    stain, texture, nuclei, canvas    how a section looks (any organ)
+    epithelium, tissue                breast, from benign to malignant
+    breakhis, slide                   what is written to disk: a cohort, a whole slide with annotations
+"""
+
+from pathzoo.datasets.phantom.breakhis import write_breakhis
+from pathzoo.datasets.phantom.slide import draw_slide, write_slide
+from pathzoo.datasets.phantom.tissue import DIFFICULTY, draw_tissue
+
+__all__ = ["DIFFICULTY", "draw_slide", "draw_tissue", "write_breakhis", "write_slide"]

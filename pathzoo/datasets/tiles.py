@@ -1,0 +1,275 @@
+"""Classification of tiles from a CSV: what a lab needs to train on its own data."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from pathzoo.datasets.inventory import ImageRecord, inspect_image, scan_images
+from pathzoo.datasets.sampling import mix_seed
+from pathzoo.datasets.split_config import nearest
+from pathzoo.datasets.split_schemes import rank
+from pathzoo.datasets.splits import Split, SplitItem, resolve_split
+from pathzoo.datasets.tile_table import read_tile_table
+from pathzoo.errors import ConfigError, DataError
+from pathzoo.fileio import canonical_json, sha256_bytes
+from pathzoo.registry import DATASETS
+
+_SUBSETS = ("train", "val", "test", "unlabelled", "all")
+
+
+@DATASETS.register_module()
+class TileClassification(BaseDataset):
+    """Images with one class each, listed in a CSV.
+
+        path,label,patient,slide,mpp,x,y
+        tiles/0001.png,tumour,P07,S12,0.5,10240,8192
+
+    `path`, `label` and `patient` are needed (see `pathzoo.datasets.tile_table`). An image yields img_path, item (its
+    path relative to the root), gt_label, patient, slide, mpp, sha256, sample_idx, sample_seed, and x and y where given.
+
+    Every image is decoded once before training (remembered in the cache of `pathzoo.datasets.inventory`). No image is
+    ever replaced by another: what cannot be read is an error, or left out and counted before anything is split.
+
+    Args:
+        ann_file: the CSV; a relative path is looked for in `data_root` first.
+        data_root: what image paths are relative to; "" for the CSV's folder.
+        classes: names in the order of the labels; None for the labels found, sorted.
+        subset: "train", "val", "test", "unlabelled" (training images that `label_fraction` left out) or "all".
+        split: `dict(scheme=...)` or a saved `splits.json`; see `pathzoo.datasets.splits`.
+        on_bad_image: "error" names a damaged or empty image; "skip" leaves it out, logs it and lists it in `skipped`.
+        mpp: microns per pixel of images whose line gives none.
+        shuffle_labels: control experiment, for `subset="train"` alone: a seed (True for `seed`) by which the labels of
+            all training images are permuted, within and between patients. Class counts stay; what a model then scores
+            on its untouched test images is chance.
+        seed: of `sample_seed`, the augmentation's number for each (seed, epoch, index).
+        metainfo, indices, serialize_data, pipeline, test_mode, lazy_init: as in mmengine's BaseDataset.
+
+    Attributes:
+        split: the `Split` in use, with all its subsets.
+        skipped: records of the images left out as damaged, of all subsets.
+
+    Raises:
+        ConfigError: an argument out of its choices, an unknown split scheme or key, no such file.
+        DataError: a malformed table, a missing or damaged image, an unknown label, an empty subset.
+        LeakageError: a patient or identical bytes on two sides of the split.
+    """
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        data_root: str = "",
+        classes: Sequence[str] | None = None,
+        subset: str = "all",
+        split: Mapping[str, Any] | str | Path | None = None,
+        on_bad_image: str = "error",
+        mpp: float | None = None,
+        shuffle_labels: bool | int | None = None,
+        seed: int = 0,
+        metainfo: Mapping[str, Any] | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        lazy_init: bool = False,
+    ) -> None:
+        _check_choice("subset", subset, _SUBSETS)
+        _check_choice("on_bad_image", on_bad_image, ("error", "skip"))
+        if mpp is not None and not mpp > 0:
+            raise ConfigError(f"mpp={mpp!r}: give microns per pixel above 0, or None where not known")
+        self.shuffle_labels = seed if shuffle_labels is True else None if shuffle_labels is False else shuffle_labels
+        if self.shuffle_labels is not None and subset != "train":
+            raise ConfigError(
+                f"shuffle_labels is a control for subset='train', not {subset!r}: the rest keeps its labels"
+            )
+        if classes is not None:
+            metainfo = {**(metainfo or {}), "classes": tuple(classes)}
+        self.subset, self.on_bad_image, self.mpp, self.seed = subset, on_bad_image, mpp, seed
+        self.skipped: list[ImageRecord] = []
+        self._wanted_split = {"scheme": "none"} if split is None else split
+        super().__init__(
+            ann_file=str(ann_file),
+            metainfo=metainfo,
+            data_root=str(data_root),
+            data_prefix={},
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            lazy_init=lazy_init,
+            max_refetch=0,
+        )
+
+    @property
+    def split(self) -> Split:
+        """The split in use; loads the data where that has not happened yet."""
+        self.full_init()
+        return self._split
+
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 over (item, digest of its bytes, label) of every image of this subset, in order of item."""
+        infos = [self.get_data_info(index) for index in range(len(self))]
+        rows = sorted([info["item"], info["sha256"], info["gt_label"]] for info in infos)
+        return sha256_bytes(canonical_json(rows))
+
+    def describe(self) -> dict[str, Any]:
+        """Counts for tables: subset, n_images, n_patients (known ones), n_unknown_patient_images, skipped, per_class.
+
+        `per_class` maps each class to its n_images and n_patients; `split` and `split_digest` name the split.
+        """
+        infos = [self.get_data_info(index) for index in range(len(self))]
+        per_class = {}
+        for label, name in enumerate(self.metainfo["classes"]):
+            own = [info for info in infos if info["gt_label"] == label]
+            per_class[name] = {"n_images": len(own), "n_patients": len({i["patient"] for i in own} - {None})}
+        return {
+            "subset": self.subset,
+            "n_images": len(infos),
+            "n_patients": len({info["patient"] for info in infos} - {None}),
+            "n_unknown_patient_images": sum(info["patient"] is None for info in infos),
+            "skipped": len(self.skipped),
+            "per_class": per_class,
+            "split": self.split.scheme,
+            "split_digest": self.split.digest,
+        }
+
+    def load_data_list(self) -> list[dict]:
+        """Finds the images, checks them, splits them and keeps this subset; see the class."""
+        infos, left_out = self.find_images()
+        records = scan_images([info["img_path"] for info in infos])
+        pairs = self._sound(infos, records)
+        classes = self._resolve_classes([info for info, _ in pairs])
+        kept = [self._data_info(info, record, classes) for info, record in pairs]
+        items = [SplitItem(i["item"], i["gt_label"], i["sha256"], i["patient"]) for i in kept]
+        self._split = resolve_split(items, self._wanted_split, classes, left_out)
+        kept = self._select(kept)
+        if self.shuffle_labels is not None:
+            _permute_labels(kept, self.shuffle_labels)
+        self._log_counts(kept, classes)
+        return kept
+
+    def find_images(self) -> tuple[list[dict[str, Any]], Collection[str]]:
+        """The images as dicts of `read_tile_table`, and the ids of those that this use of the data set leaves out."""
+        ann_file = Path(self.data_root, self.ann_file)
+        if not ann_file.is_file():
+            ann_file = Path(self.ann_file)
+        return read_tile_table(ann_file, self.data_root or None), ()
+
+    def resolution(self, info: Mapping[str, Any], record: ImageRecord) -> float | None:
+        """Microns per pixel of one image, None where not known."""
+        return info["mpp"] if info["mpp"] is not None else self.mpp
+
+    def prepare_data(self, idx: int) -> Any:
+        """One image through the pipeline, seeded by (seed, epoch, index); the epoch comes with a `SampleIndex`.
+
+        Raises:
+            DataError: the file can no longer be read, or the pipeline gave None; the message names the file.
+        """
+        info = self.get_data_info(int(idx))
+        info["sample_seed"] = mix_seed(self.seed, getattr(idx, "epoch", 0), info["sample_idx"])
+        path = info["img_path"]
+        try:
+            data = self.pipeline(info)
+        except Exception as error:
+            damage = inspect_image(path).error
+            if damage:
+                raise DataError(f"{path}: {damage}; it was sound when the data set was loaded: restore it") from error
+            if path in str(error):
+                raise
+            raise RuntimeError(f"{path}: the pipeline failed: {type(error).__name__}: {error}") from error
+        if data is None:
+            raise DataError(f"{path}: a transform returned None for this image; no other image is put in its place")
+        return data
+
+    def __getitem__(self, idx: int) -> Any:
+        """Like mmengine's, but never fetches another image in place of a bad one."""
+        self.full_init()
+        return self.prepare_data(idx)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The label of one image, in a list: what mmengine's ClassBalancedDataset balances by."""
+        return [self.get_data_info(int(idx))["gt_label"]]
+
+    def _join_prefix(self) -> None:
+        """Nothing to join: `find_images` looks for the files."""
+
+    def _sound(self, infos: list[dict], records: list[ImageRecord]) -> list[tuple[dict, ImageRecord]]:
+        missing = [info for info, record in zip(infos, records, strict=True) if record.missing]
+        if missing:
+            raise DataError(
+                f"{missing[0]['where']}: no image file {missing[0]['img_path']}{_and_more(missing)}: "
+                "correct the path, remove the line, or set data_root"
+            )
+        bad = [(info, record) for info, record in zip(infos, records, strict=True) if record.error]
+        if bad and self.on_bad_image == "error":
+            info, record = bad[0]
+            raise DataError(
+                f"{info['where']}: image {record.path}: {record.error}{_and_more(bad)}: "
+                'restore it, or set on_bad_image="skip" to leave such images out'
+            )
+        self.skipped = [record for _, record in bad]
+        for record in self.skipped:
+            print_log(f"skipped {record.path}: {record.error}", logger="current", level=logging.WARNING)
+        return [(info, record) for info, record in zip(infos, records, strict=True) if not record.error]
+
+    def _resolve_classes(self, infos: list[dict]) -> tuple[str, ...]:
+        classes = self._metainfo.get("classes")
+        if classes is None:
+            classes = sorted({info["label"] for info in infos})
+        classes = self._metainfo["classes"] = tuple(classes)
+        for info in infos:
+            if info["label"] not in classes:
+                raise DataError(f"{info['where']}: unknown label {info['label']!r}; {nearest(info['label'], classes)}")
+        return classes
+
+    def _data_info(self, info: dict, record: ImageRecord, classes: tuple[str, ...]) -> dict[str, Any]:
+        gone = ("where", "label", *(name for name in ("x", "y") if info.get(name) is None))
+        values = {name: value for name, value in info.items() if name not in gone}
+        values["mpp"] = self.resolution(info, record)
+        return {**values, "gt_label": classes.index(info["label"]), "sha256": record.sha256}
+
+    def _select(self, infos: list[dict]) -> list[dict]:
+        if self.subset == "all":
+            return infos
+        if self.subset not in self._split.subsets:
+            raise ConfigError(
+                f"subset={self.subset!r}: the split ({self._split.scheme}) has no such subset, "
+                f"but {', '.join(self._split.subsets)}: choose one of these or another split"
+            )
+        wanted = self._split.subsets[self.subset].items
+        chosen = [info for info in infos if info["item"] in wanted]
+        if not chosen:
+            raise DataError(f"subset={self.subset!r} of the split holds none of the {len(infos)} images at hand")
+        return chosen
+
+    def _log_counts(self, infos: list[dict], classes: tuple[str, ...]) -> None:
+        counts = Counter(info["gt_label"] for info in infos)
+        text = ", ".join(f"{name} {counts[label]}" for label, name in enumerate(classes))
+        unknown = sum(info["patient"] is None for info in infos)
+        patients = len({info["patient"] for info in infos} - {None})
+        print_log(
+            f"{type(self).__name__} {self.subset}: {len(infos)} images ({text}), {patients} known patients, "
+            f"{unknown} images without one, {len(self.skipped)} damaged images skipped",
+            logger="current",
+        )
+
+
+def _permute_labels(infos: list[dict], seed: int) -> None:
+    order = sorted(infos, key=lambda info: info["item"])
+    shuffled = sorted(order, key=lambda info: rank(seed, info["item"]))
+    for info, label in zip(order, [other["gt_label"] for other in shuffled], strict=True):
+        info["gt_label"] = label
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r}: {nearest(value, choices)}")
+
+
+def _and_more(found: Sequence) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""

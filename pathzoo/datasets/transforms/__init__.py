@@ -1,0 +1,13 @@
+"""Transforms of one results dict, from the file to what the data preprocessor takes. Importing registers them."""
+
+import os
+
+# Otherwise albumentations asks the package registry for a newer version whenever it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+from pathzoo.datasets.transforms.albumentations import Albumentations
+from pathzoo.datasets.transforms.geometry import CenterCropOrPad, ResizeShortSide, ResizeToMpp
+from pathzoo.datasets.transforms.loading import LoadTile
+from pathzoo.datasets.transforms.stain import StainJitter
+
+__all__ = ["Albumentations", "CenterCropOrPad", "LoadTile", "ResizeShortSide", "ResizeToMpp", "StainJitter"]

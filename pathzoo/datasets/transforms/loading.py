@@ -1,0 +1,79 @@
+"""From a file to RGB uint8."""
+
+import os
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from PIL import Image
+
+from pathzoo.errors import DataError
+from pathzoo.registry import TRANSFORMS
+
+# What Pillow turns into RGB without a choice of ours: grey and black-and-white repeat, palettes look up.
+_PLAIN_MODES = ("RGB", "L", "1", "P", "YCbCr")
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """Reads a picture as RGB.
+
+    Pillow decodes, since OpenCV returns truncated files as half-grey pictures without an error. Grey pictures become
+    three equal channels, transparent ones are laid on white (glass). An EXIF orientation is ignored: masks,
+    boxes and coordinates refer to the pixels as stored. Of a file with several pages the first is read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        RGB uint8 (H, W, 3), contiguous.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, no picture, over 178 million pixels, or of a kind that has no
+            plain RGB meaning (16-bit or float grey, CMYK, Lab). The message names the file.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return _to_rgb(picture, path)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check img_path and the dataset's data_root") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: too large to be read as one picture; cut it into tiles first") from None
+    except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, ValueError, zlib.error, ...
+        if os.path.isfile(path) and os.path.getsize(path) == 0:  # noqa: PTH113, PTH202
+            raise DataError(f"{path}: empty file (0 bytes); copy it again or take it off the list") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "not a picture in a known format" if isinstance(error, Image.UnidentifiedImageError) else reason
+        raise DataError(f"{path}: cannot be decoded ({reason}); copy it again or take it off the list") from None
+
+
+def _to_rgb(picture: Image.Image, path: str | os.PathLike) -> np.ndarray:
+    if picture.mode in _ALPHA_MODES or (picture.mode == "P" and "transparency" in picture.info):
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
+    elif picture.mode not in _PLAIN_MODES:
+        raise DataError(f"{path}: pixels of mode {picture.mode} have no plain RGB value; save it as 8-bit RGB")
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    return np.array(picture)
+
+
+@TRANSFORMS.register_module()
+class LoadTile(BaseTransform):
+    """Loads the picture at `img_path` as RGB by `read_rgb`.
+
+    Sets `img` (RGB uint8 (H, W, 3)), `img_shape` and `ori_shape` (both (height, width)).
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Raises DataError for a file that cannot be used."""
+        image = read_rgb(results["img_path"])
+        results["img"] = image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

@@ -1,0 +1,7 @@
+"""Hooks: they choose when; the what stands in functions and models."""
+
+from pathzoo.engine.hooks.checkpoint import CheckpointHook
+from pathzoo.engine.hooks.epoch_seed import EpochSeedHook
+from pathzoo.engine.hooks.preemption import PreemptionHook
+
+__all__ = ["CheckpointHook", "EpochSeedHook", "PreemptionHook"]

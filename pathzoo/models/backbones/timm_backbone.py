@@ -1,0 +1,153 @@
+"""Any convolutional encoder of timm as a backbone for OpenMMLab's models."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from mmengine.model import BaseModule
+from torch import nn
+
+from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
+from pathzoo.errors import CheckpointError, ConfigError
+from pathzoo.nearest import did_you_mean
+from pathzoo.registry import MODELS
+
+
+@MODELS.register_module()
+class TimmBackbone(BaseModule):
+    """A timm network without its classifier.
+
+    Args:
+        name: timm's name without a tag or a source prefix, such as `legacy_xception`, `resnet50`, `resnest50d`.
+        pretrained: None for random weights; "imagenet" for timm's default weights from the hub; or a file with timm's
+            own key names (.safetensors, or .pth that holds tensors only). Read by `init_weights`, never on
+            construction, so a published model is built without any of it.
+        trainable: Names of timm's sub-modules to train, at any depth (`("block12", "conv4", "bn4")`); everything else
+            is frozen and stays in eval mode, so that frozen batch normalisation keeps its statistics. None trains
+            all; an empty tuple none (linear probe).
+        norm_eval: Keep every batch normalisation in eval mode while training: for batches too small for statistics,
+            and where several processes must compute what one does.
+        drop_path_rate: Stochastic depth, where the network has it.
+        channels_last: Keep activations as (N, H, W, C) in memory. The results are the same; depthwise convolutions on
+            a CPU train several times as fast (tools/benchmarks). Measure before using it on a GPU.
+        init_cfg: mmengine's; leave it None.
+
+    Shape: (N, 3, H, W) -> a tuple with one map (N, `num_features`, H / 32, W / 32 for the usual stride).
+
+    Raises:
+        ConfigError: Unknown network, unknown sub-module, weights that could not be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: str | None = None,
+        trainable: Sequence[str] | None = None,
+        norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        channels_last: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        _check_name(name)
+        options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+        self.name = name
+        self.pretrained = pretrained
+        self.norm_eval = norm_eval
+        self.timm_model = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **options)
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.timm_model.to(memory_format=self._memory_format)
+        self.num_features: int = self.timm_model.num_features
+        self._frozen = self._freeze(None if trainable is None else tuple(trainable))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        """Returns the last feature map, as mmpretrain's necks take it."""
+        return (self.timm_model.forward_features(x.contiguous(memory_format=self._memory_format)),)
+
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """Sets training mode, in which frozen modules (and, by choice, every normalisation) stay in eval mode."""
+        super().train(mode)
+        if mode:
+            for module in self._frozen:
+                module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Loads `pretrained`; timm has initialised the rest on construction.
+
+        Raises:
+            ConfigError: The hub cannot be reached (the message says how to give a file), or the file is missing.
+            CheckpointError: The file's tensors are not this network's.
+        """
+        if self.pretrained is None:
+            return
+        state = _hub_weights(self.name) if self.pretrained == "imagenet" else _file_weights(Path(self.pretrained))
+        wanted = self.timm_model.state_dict()
+        wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
+        if wrong:
+            raise CheckpointError(
+                f"{self.pretrained}: lacks {len(wrong)} of the {len(wanted)} tensors of timm's {self.name}, first "
+                f"{wrong[0]}; give a file with timm's key names"
+            )
+        self.timm_model.load_state_dict({key: state[key] for key in wanted})
+
+    def _freeze(self, trainable: tuple[str, ...] | None) -> list[nn.Module]:
+        """Freezes all but `trainable`; returns the modules that have to stay in eval mode."""
+        if trainable is None:
+            return []
+        modules = dict(self.timm_model.named_modules())
+        for name in trainable:
+            if name not in modules or not name:
+                raise ConfigError(f"trainable: {self.name} has no sub-module {name!r}{did_you_mean(name, modules)}")
+
+        def trained(name: str) -> bool:
+            return any(name == chosen or name.startswith(chosen + ".") for chosen in trainable)
+
+        for name, parameter in self.timm_model.named_parameters():
+            parameter.requires_grad_(trained(name))
+        return [module for name, module in modules.items() if name and not trained(name) and not any(module.children())]
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        raise ConfigError(
+            f"TimmBackbone name {name!r}: a plain timm name of lower-case letters, digits and '_' is taken; weights "
+            "come by `pretrained`, never by 'hf-hub:', 'local-dir:' or a tag"
+        )
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"TimmBackbone name {name!r}: timm has no such network{did_you_mean(name, timm.list_models())}"
+        )
+
+
+def _hub_weights(name: str) -> dict[str, torch.Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # the hub's client raises anything from OSError to its own classes
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"the ImageNet weights of timm's {name} could not be had from the hub ({type(error).__name__}: {reason}); "
+            "without a network give a file with timm's key names, --cfg-options "
+            "model.backbone.pretrained=FILE.safetensors, or start from random weights, model.backbone.pretrained=None"
+        ) from error
+
+
+def _file_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"pretrained: {path}: no such file; give 'imagenet', None, or a .safetensors or .pth file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
+    return state_dict_of(load_checkpoint_safely(path))

@@ -1,0 +1,203 @@
+"""Slides with QuPath annotations to a folder of labelled tiles that `pathzoo.TileClassification` reads."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import shapely
+from PIL import Image
+from shapely.geometry.base import BaseGeometry
+
+from pathzoo.errors import DataError, SlideError
+from pathzoo.wsi.geojson import read_annotations
+from pathzoo.wsi.outputs import atomic_folder, write_csv
+from pathzoo.wsi.slide import Slide
+from pathzoo.wsi.tiling import TileGrid, tile_grid
+from pathzoo.wsi.types import Int64
+
+HEADER = ("path", "label", "patient", "slide", "mpp", "x", "y")
+
+#: Labels of tiles that get no class.
+OUTSIDE, AMBIGUOUS = -1, -2
+
+
+@dataclass(frozen=True)
+class AnnotatedSlide:
+    """A slide, its annotations and what is known of it (None: unknown)."""
+
+    slide: Path
+    annotations: Path
+    patient: str | None = None
+    mpp: float | None = None
+
+
+@dataclass
+class TileReport:
+    """What `cut_annotated_tiles` did, in counts."""
+
+    slides: int = 0
+    tiles: Counter[str] = field(default_factory=Counter)
+    #: Touched by an annotation, but no class covers enough, or two do.
+    ambiguous: int = 0
+    unreadable: int = 0
+    slides_without_patient: list[str] = field(default_factory=list)
+    #: Annotated areas by class name that were not asked for; "(no class)" for unclassified ones.
+    ignored_areas: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> list[str]:
+        """The report as text, one fact a line."""
+        lines = [f"{sum(self.tiles.values())} tiles from {self.slides} slides"]
+        lines += [f"  {name}: {n}" for name, n in self.tiles.items()]
+        lines.append(f"left out as ambiguous: {self.ambiguous}")
+        if self.unreadable:
+            lines.append(f"left out as unreadable: {self.unreadable}")
+        lines += [f"annotated areas ignored, class {name!r}: {n}" for name, n in self.ignored_areas.items()]
+        if self.slides_without_patient:
+            names = ", ".join(self.slides_without_patient[:5]) + (", ..." if self.slides_without_patient[5:] else "")
+            lines.append(
+                f"warning: patient unknown for {len(self.slides_without_patient)} slides ({names}): they count as one "
+                "patient in splits; give --patients"
+            )
+        return lines
+
+
+def label_tiles(
+    grid: TileGrid, areas: Sequence[tuple[BaseGeometry, str | None]], classes: Sequence[str], min_cover: float
+) -> Int64:
+    """Labels each tile of a grid by the class that covers enough of it.
+
+    Args:
+        grid: n tiles.
+        areas: Geometry in level-0 pixels and class; overlapping areas of one class count once.
+        classes: The classes that label, in the order of their numbers.
+        min_cover: Part of the tile's area that the class must cover, 0 < min_cover <= 1. What of a tile lies outside
+            the slide counts as not covered.
+
+    Returns:
+        (n,) class number; `OUTSIDE` where no such class touches the tile, `AMBIGUOUS` where one does, but none covers
+        enough or more than one does.
+    """
+    corners, (width, height) = grid.corners, grid.extent
+    tiles = shapely.box(corners[:, 0], corners[:, 1], corners[:, 0] + width, corners[:, 1] + height)
+    cover = np.zeros((len(grid), len(classes)))
+    for index, name in enumerate(classes):
+        whole = shapely.union_all([area for area, label in areas if label == name])
+        shapely.prepare(whole)
+        touched = np.flatnonzero(shapely.intersects(whole, tiles))
+        cover[touched, index] = shapely.area(shapely.intersection(whole, tiles[touched])) / (width * height)
+    enough = cover >= min_cover - 1e-9
+    labels = np.where(enough.sum(axis=1) == 1, enough.argmax(axis=1), AMBIGUOUS)
+    labels[cover.max(axis=1, initial=0) <= 1e-9] = OUTSIDE
+    return labels.astype(np.int64)
+
+
+def cut_annotated_tiles(
+    slides: Sequence[AnnotatedSlide],
+    out: Path,
+    *,
+    tile: int,
+    mpp: float,
+    classes: Sequence[str] | None = None,
+    overlap: float = 0.0,
+    min_cover: float = 0.5,
+    progress: Callable[[str], None] | None = None,
+) -> TileReport:
+    """Writes `out/<slide's stem>/x<X>_y<Y>.png` and `out/tiles.csv`, whole or not at all.
+
+    The table has the columns path (relative to `out`), label (class name), patient (empty if unknown), slide (stem),
+    mpp (of the tile's pixels), x and y (level-0 corner).
+
+    Args:
+        slides: What to cut; each slide's stem must be unique.
+        out: A folder that does not exist yet.
+        tile: Side of a tile in pixels.
+        mpp: Microns per pixel of the tiles; a slide coarser than this is an error.
+        classes: Class names that label tiles; None takes all that occur, sorted.
+        overlap: Part of a tile that its neighbour covers too.
+        min_cover: Part of a tile that its class must cover.
+        progress: Called with a line of text after each slide.
+
+    Returns:
+        Counts.
+
+    Raises:
+        SlideError: Unreadable slide or resolution that does not fit, `out` exists, two slides of one name.
+        DataError: Unreadable annotations, bad arguments, or not one tile to write.
+    """
+    _check(slides, tile, mpp, overlap, min_cover)
+    report = TileReport()
+    classes = sorted(_all_classes(slides)) if classes is None else list(classes)
+    report.tiles = Counter(dict.fromkeys(classes, 0))
+    rows: list[list[object]] = []
+    with atomic_folder(out) as folder:
+        for source in slides:
+            before = sum(report.tiles.values())
+            rows += _cut_slide(source, folder, tile, mpp, classes, overlap, min_cover, report)
+            report.slides += 1
+            if progress is not None:
+                progress(f"{source.slide.name}: {sum(report.tiles.values()) - before} tiles")
+        if not rows:
+            raise DataError(
+                f"{out}: no tile was cut: no area of class {', '.join(classes) or '(none found)'} covers "
+                f"{min_cover:.0%} of a tile; check --classes, --min-cover and the annotations' classes"
+            )
+        write_csv(folder / "tiles.csv", HEADER, rows)
+    return report
+
+
+def _cut_slide(
+    source: AnnotatedSlide,
+    folder: Path,
+    tile: int,
+    mpp: float,
+    classes: Sequence[str],
+    overlap: float,
+    min_cover: float,
+    report: TileReport,
+) -> list[list[object]]:
+    rows: list[list[object]] = []
+    with Slide(source.slide, mpp=source.mpp) as slide:
+        target = slide.resolve_mpp(mpp)
+        assert slide.mpp is not None
+        areas = read_annotations(source.annotations, slide.bounds[:2])
+        report.ignored_areas.update(name or "(no class)" for _, name in areas if name not in classes)
+        if source.patient is None:
+            report.slides_without_patient.append(source.slide.stem)
+        grid = tile_grid(slide.bounds, (tile, tile), target / slide.mpp, overlap)
+        labels = label_tiles(grid, areas, classes, min_cover)
+        report.ambiguous += int((labels == AMBIGUOUS).sum())
+        (folder / source.slide.stem).mkdir()
+        for number in np.flatnonzero(labels >= 0):
+            x, y = (int(v) for v in grid.corners[number])
+            try:
+                pixels = slide.read(x, y, tile, tile, target)
+            except SlideError:
+                report.unreadable += 1
+                continue
+            path = f"{source.slide.stem}/x{x}_y{y}.png"
+            Image.fromarray(pixels).save(folder / path)
+            name = classes[labels[number]]
+            report.tiles[name] += 1
+            rows.append([path, name, source.patient or "", source.slide.stem, f"{target:.6g}", x, y])
+    return rows
+
+
+def _all_classes(slides: Sequence[AnnotatedSlide]) -> set[str]:
+    return {name for source in slides for _, name in read_annotations(source.annotations) if name is not None}
+
+
+def _check(slides: Sequence[AnnotatedSlide], tile: int, mpp: float, overlap: float, min_cover: float) -> None:
+    stems: Mapping[str, int] = Counter(source.slide.stem for source in slides)
+    twice = [stem for stem, n in stems.items() if n > 1]
+    if twice:
+        raise SlideError(f"two slides are called {twice[0]!r}; rename one: the name tells their tiles apart")
+    if not slides:
+        raise DataError("no slide with annotations was given; annotations are found by name: SLIDE.geojson")
+    if tile < 1 or mpp <= 0:
+        raise DataError(f"tile is {tile} px and mpp {mpp}; both must be above 0")
+    if not 0 <= overlap < 1:
+        raise DataError(f"overlap is {overlap}; it must be at least 0 and below 1")
+    if not 0 < min_cover <= 1:
+        raise DataError(f"min-cover is {min_cover}; it must be above 0 and at most 1")

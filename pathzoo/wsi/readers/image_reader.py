@@ -1,0 +1,111 @@
+"""Plain images (PNG, JPEG, untiled TIFF) as slides of one level, held in memory."""
+
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pathzoo.errors import SlideError
+from pathzoo.wsi.readers.base import Level, mpp_from_tiff
+from pathzoo.wsi.types import RGB, Region
+
+#: What is taken for an image by its name; content decides whether it is one.
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+_DEEP_MODES = ("I", "F")  # 16-bit and float greys, whose range is not known
+_TIFF_X_RESOLUTION, _TIFF_Y_RESOLUTION, _TIFF_UNIT = 282, 283, 296
+_TIFF_UNITS = {2: "inch", 3: "centimeter"}
+
+
+class ImageReader:
+    """A plain image through Pillow, decoded at the first read; see `Reader` for the contract."""
+
+    name = "image"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._pixels: RGB | None = None
+        with _opened(path) as image:
+            width, height = image.size
+            self.properties: Mapping[str, str] = {"format": str(image.format), "mode": image.mode}
+            self.mpp = _mpp(image)
+        self.levels: tuple[Level, ...] = (Level(width, height, 1.0),)
+        self.bounds: Region = (0, 0, width, height)
+
+    @staticmethod
+    def knows(path: Path) -> bool:
+        """Whether Pillow recognises the file's header."""
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            return False
+        try:
+            with Image.open(path):
+                return True
+        except Image.DecompressionBombError:
+            return True  # an image indeed: opening it says why it is refused
+        except OSError:
+            return False
+
+    def read_region(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
+        """Pixels of the image, (height, width, 3), white outside of it; see `Reader.read_region`."""
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = read_image(self.path)
+            pixels = self._pixels
+        out = np.full((height, width, 3), 255, np.uint8)
+        rows, columns = pixels.shape[:2]
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
+        if x0 < x1 and y0 < y1:
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels[y0:y1, x0:x1]
+        return out
+
+    def close(self) -> None:
+        """Frees the pixels."""
+        self._pixels = None
+
+
+def read_image(path: str | Path) -> RGB:
+    """A whole image file as RGB uint8 (H, W, 3): grey and palette images widened, transparent pixels white.
+
+    Raises:
+        SlideError: Missing, damaged, truncated or empty file; 16-bit or float pixels; over 178 million pixels.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        if image.mode.startswith(_DEEP_MODES):
+            raise SlideError(
+                f"{path}: pixels of kind {image.mode}, not 8 bits per channel; convert it to 8-bit RGB first"
+            )
+        try:
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                layered = image.convert("RGBA")
+                return np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB"))
+            return np.array(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise SlideError(f"{path}: damaged image: {error}") from error
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except FileNotFoundError:
+        raise SlideError(f"{path}: no such file") from None
+    except Image.DecompressionBombError as error:
+        raise SlideError(f"{path}: too large for a plain image; convert it to a tiled pyramidal TIFF") from error
+    except (OSError, SyntaxError) as error:
+        reason = "empty file" if path.is_file() and not path.stat().st_size else "damaged, or not an image"
+        raise SlideError(f"{path}: {reason}") from error
+
+
+def _mpp(image: Image.Image) -> tuple[float, float] | None:
+    # Only TIFF's tags: the dpi of PNG and JPEG files speaks of printing.
+    tags: Any = getattr(image, "tag_v2", {})
+    if _TIFF_X_RESOLUTION not in tags or _TIFF_Y_RESOLUTION not in tags:
+        return None
+    unit = _TIFF_UNITS.get(tags.get(_TIFF_UNIT, 2), "")
+    return mpp_from_tiff(float(tags[_TIFF_X_RESOLUTION]), float(tags[_TIFF_Y_RESOLUTION]), unit)

@@ -1,0 +1,166 @@
+"""A published model back in memory: verified every time, built from the allow-list, never unpickled.
+
+torch is imported inside the functions that need it: listing models costs none.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathzoo.errors import DataError, ZooError
+from pathzoo.fileio import sha256_bytes
+from pathzoo.wsi.predictor import ClassProbs, InputSpec
+from pathzoo.zoo.allowlist import build_from_data
+from pathzoo.zoo.find import find_model, list_models
+from pathzoo.zoo.golden import noise_tiles
+from pathzoo.zoo.manifest import WEIGHTS_FILE, Manifest
+from pathzoo.zoo.prepare import check_pictures, prepare_image
+from pathzoo.zoo.verify import require_verified
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["LoadedModel", "find_model", "get_model", "golden_outputs", "list_models", "load_folder"]
+
+
+class LoadedModel:
+    """A classifier ready to be called; a `pathzoo.wsi.predictor.Predictor`.
+
+    Args:
+        manifest: What the model says about itself.
+        module: The network in eval mode, float32.
+        device: Where it computes, e.g. `cpu` or `cuda:0`.
+    """
+
+    def __init__(self, manifest: Manifest, module: "nn.Module", device: str = "cpu") -> None:
+        import torch
+
+        if manifest.task != "classification":
+            raise ZooError(f"{manifest.name}: this version of pathzoo runs classification models, not {manifest.task}")
+        self.manifest = manifest
+        self.device = torch.device(device)
+        self.module = module.to(self.device).eval()
+        self.name, self.version, self.digest = manifest.name, manifest.version, manifest.digest
+        self.task: str = manifest.task
+        self.classes = manifest.classes
+        spec = manifest.input
+        self.input = InputSpec(tile_size=spec.tile_size, mpp=spec.mpp, mpp_tolerance=spec.mpp_tolerance)
+
+    def __call__(self, tiles: np.ndarray, /) -> ClassProbs:
+        """Class probabilities of RGB uint8 tiles (N, H, W, 3) of exactly `input.tile_size`.
+
+        Returns:
+            probs float32 (N, C), each row a softmax.
+
+        Raises:
+            DataError: Not uint8 RGB, or of another size.
+        """
+        import torch
+
+        check_pictures(tiles, 4)
+        width, height = self.input.tile_size
+        if tiles.shape[1:3] != (height, width):
+            raise DataError(
+                f"{self.name} takes tiles of {width} x {height} px, not {tiles.shape[2]} x {tiles.shape[1]}"
+            )
+        if len(tiles) == 0:
+            return ClassProbs(np.zeros((0, len(self.classes)), dtype=np.float32))
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device).permute(0, 3, 1, 2)  # (N, 3, H, W)
+            # The host's preprocessor holds mean and std, so that training and prediction normalise by the same code.
+            preprocess: Any = self.module.data_preprocessor
+            inputs = preprocess({"inputs": batch}, False)["inputs"]
+            logits = self.module(inputs, mode="tensor")  # (N, C)
+            return ClassProbs(torch.softmax(logits.float(), dim=1).cpu().numpy())
+
+    def prepare(self, image: np.ndarray, mpp: float | None = None) -> np.ndarray:
+        """The tile (H, W, 3) that stands for a whole RGB uint8 image; see `pathzoo.zoo.prepare.prepare_image`."""
+        return prepare_image(image, self.manifest.input, mpp)
+
+
+def get_model(model: str | os.PathLike, device: str = "cpu") -> LoadedModel:
+    """Finds, verifies and loads a published model.
+
+    Args:
+        model: A name, `name@version`, or a folder; see `pathzoo.zoo.find.find_model` for the look-up order.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+
+    Raises:
+        ZooError: Unknown name; any reason that `pathzoo.zoo.verify` finds; weights that do not fit the config; a
+            device that is not there.
+    """
+    from pathzoo import plugins
+
+    plugins.load_plugins()  # all that the user installed, whatever the model asks for
+    folder = find_model(model)
+    loaded = load_folder(folder, device)
+    wanted = os.fspath(model).partition("@")[0]
+    if folder != Path(model) and Path(wanted).name not in (loaded.name, loaded.version):
+        raise ZooError(f"{folder}: holds {loaded.name}, not {wanted}: the folder was renamed or exchanged")
+    return loaded
+
+
+def load_folder(folder: str | os.PathLike, device: str = "cpu") -> LoadedModel:
+    """`get_model` for a folder, without any look-up."""
+    folder = Path(folder)
+    _check_device(device)
+    manifest = require_verified(folder)
+    module = build_from_data(manifest.model)
+    load_weights(module, folder / WEIGHTS_FILE, manifest)
+    return LoadedModel(manifest, module, device)
+
+
+def load_weights(module: "nn.Module", path: Path, manifest: Manifest) -> None:
+    """Fills `module` from a safetensors file, every tensor of both, as float32.
+
+    The bytes are read once and hashed as read: nothing can be exchanged between the check and the use.
+
+    Raises:
+        ZooError: Other bytes than the manifest's, or tensors that are missing, left over or of another shape.
+    """
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    if sha256_bytes(data) != manifest.files[WEIGHTS_FILE].sha256:
+        raise ZooError(f"{path}: changed while it was read")
+    fill_module(module, load(data), str(path))
+    n_parameters = sum(parameter.numel() for parameter in module.parameters())
+    if n_parameters != manifest.weights.n_parameters:
+        raise ZooError(
+            f"{path}: the model has {n_parameters} parameters, model.json says {manifest.weights.n_parameters}"
+        )
+
+
+def fill_module(module: "nn.Module", tensors: "dict[str, torch.Tensor]", source: str) -> None:
+    """Strict `load_state_dict` in float32 with a one-line ZooError."""
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    wanted = module.state_dict()
+    for what, names in (("lacks", wanted.keys() - tensors.keys()), ("has too many:", tensors.keys() - wanted.keys())):
+        if names:
+            raise ZooError(f"{source}: {what} {', '.join(sorted(names)[:3])} ({len(names)} tensors) for this config")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise ZooError(f"{source}: {name} is {list(tensor.shape)}, the config wants {list(wanted[name].shape)}")
+    module.load_state_dict(tensors, strict=True)
+
+
+def golden_outputs(model: LoadedModel, seed: int, n: int) -> list[list[float]]:
+    """The model's outputs (n, C) on `n` synthetic tiles."""
+    probs = model(noise_tiles(seed, n, model.input.tile_size)).probs
+    return [[float(value) for value in row] for row in probs]
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ZooError(f"no device {device!r}: use cpu, cuda or cuda:N") from error
+    count: Any = torch.cuda.device_count() if kind == "cuda" else 1
+    index = torch.device(device).index or 0
+    if index >= count:
+        raise ZooError(f"device {device!r} is not there ({count} GPUs found); use cpu, or see `pathzoo doctor`")

@@ -1,0 +1,267 @@
+"""From a training run to a published folder: whole or not at all, and without a trace of patients or machines.
+
+torch and the model's packages are imported when `publish_model` runs, not before.
+"""
+
+import datetime
+import hmac
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathzoo.errors import ZooError
+from pathzoo.fileio import atomic_path, sha256_file, write_text
+from pathzoo.zoo import identifiers, semver, verify
+from pathzoo.zoo.allowlist import build_from_data, plugins_needed, to_data
+from pathzoo.zoo.card import render_card
+from pathzoo.zoo.index import write_index
+from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, SLUG_PATTERN, WEIGHTS_FILE
+from pathzoo.zoo.manifest_file import read_manifest, seal, to_text
+from pathzoo.zoo.training_record import (
+    CardText,
+    TrainRun,
+    parse_card_text,
+    read_card_text,
+    read_evaluation,
+    read_json,
+    read_train_run,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+_HALF_MAX = 65504.0
+_GOLDEN = {"seed": 0, "n": 4, "atol": 1e-3}
+_MIN_KEY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is published: the run's records and its tensors."""
+
+    run: TrainRun
+    folder: Path
+    split: dict[str, Any] | None
+    state: "dict[str, torch.Tensor]"
+    meta: dict[str, Any]
+
+
+def publish_model(
+    checkpoint: str | os.PathLike,
+    name: str,
+    version: str,
+    out: str | os.PathLike,
+    card: str | os.PathLike | dict[str, Any],
+    run: str | os.PathLike | None = None,
+    metrics: str | os.PathLike | None = None,
+    half: bool = False,
+    hash_key: str | os.PathLike | None = None,
+    parents: Sequence[str | os.PathLike] = (),
+) -> Path:
+    """Publishes a checkpoint to `<out>/<name>/<version>/` and writes `<out>/index.json` anew.
+
+    Args:
+        checkpoint: A .pth of the run. Where mmengine averaged weights (EMAHook), its `state_dict` holds the average.
+        name: Lower-case letters and digits, joined by - or _.
+        version: MAJOR.MINOR.PATCH; one that exists is never overwritten.
+        out: The zoo folder.
+        card: JSON or YAML file, or a dict: description, licence, commercial_use, and by choice organ, stain, tissue,
+            scanner, attributions, intended_use, limits, initial_weights.
+        run: The run's folder, or its train_run.json; the checkpoint's folder where not given.
+        metrics: metrics.json to publish; the one in the run's folder where not given, none if there is none.
+        half: Store floating-point tensors as float16 (they are computed with as float32).
+        hash_key: A file with a secret of at least 16 bytes: HMAC-SHA256 of each patient id under it is published, so
+            that whoever has the key can look for overlap.
+        parents: Folders of the published models that this one was made from.
+
+    Returns:
+        The new folder; it has passed `verify_model` with the golden outputs.
+
+    Raises:
+        ZooError: Anything missing, forbidden or identifying; nothing is left behind.
+        CheckpointError: The checkpoint cannot be loaded safely.
+    """
+    if not re.fullmatch(SLUG_PATTERN, name):
+        raise ZooError(f"name {name!r} is not lower-case letters and digits joined by - or _")
+    if not semver.is_version(version):
+        raise ZooError(f"version {version!r} is not of the form MAJOR.MINOR.PATCH")
+    target = Path(out) / name / version
+    if target.exists():
+        raise ZooError(f"{target}: exists; a published version is never changed, so give a higher one")
+    text = parse_card_text(card, "card") if isinstance(card, dict) else read_card_text(Path(card))
+    source = _read_source(Path(checkpoint), Path(run) if run else None)
+    fields = _fields(name, version, text, source)
+    fields["parents"] = [_parent(Path(parent)) for parent in parents]
+    fields["metrics"] = _metrics(source, Path(metrics) if metrics else None)
+    fields["training"]["patient_hashes"] = _patient_hashes(source.split, Path(hash_key)) if hash_key else None
+    new_parent = not target.parent.exists()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=target.parent))
+    try:
+        _write_folder(draft, fields, source.state, half)
+        _refuse_leaks(draft, source)
+        draft.chmod(0o755)
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        if new_parent:
+            target.parent.rmdir()
+        raise
+    write_index(out)
+    return target
+
+
+def _read_source(checkpoint: Path, run: Path | None) -> _Source:
+    from pathzoo import plugins
+    from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
+
+    plugins.load_plugins()
+    record = run or checkpoint.parent
+    record = record / "train_run.json" if record.is_dir() else record
+    train_run = read_train_run(record)
+    split = None
+    if train_run.data.split:
+        # Without it the search for patients' ids would be blind.
+        split = read_json(record.parent / train_run.data.split.file)
+    content = load_checkpoint_safely(checkpoint)
+    meta = content.get("meta")
+    return _Source(train_run, record.parent, split, state_dict_of(content), meta if isinstance(meta, dict) else {})
+
+
+def _fields(name: str, version: str, text: CardText, source: _Source) -> dict[str, Any]:
+    """All of the manifest but what depends on the written weights."""
+    run = source.run
+    model = to_data(run.model)
+    spec = dict(run.model_input)
+    if text.mpp_tolerance is not None:
+        spec["mpp_tolerance"] = text.mpp_tolerance
+    described = text.model_dump(mode="json", exclude={"initial_weights", "mpp_tolerance"})
+    return {
+        "name": name,
+        "version": version,
+        "task": run.task,
+        **described,
+        "classes": run.classes,
+        "input": spec,
+        "model": model,
+        "training": _training(source, text),
+        "plugins": [{"name": plugin, "version": need} for plugin, need in sorted(plugins_needed(model).items())],
+        "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def _training(source: _Source, text: CardText) -> dict[str, Any]:
+    run = source.run
+    split = run.data.split
+    return {
+        "study": run.study,
+        "config": Path(run.config.file).name if run.config.file else None,
+        "config_digest": run.config.digest,
+        "dataset": run.data.dataset,
+        "data_digest": run.data.digest,
+        "split": {"scheme": split.scheme, "digest": split.digest} if split else None,
+        "counts": run.counts(),
+        "seed": run.seed,
+        "epochs": source.meta.get("epoch"),
+        "iterations": source.meta.get("iter"),
+        "pathzoo_version": run.pathzoo.get("version"),
+        "versions": run.versions,
+        "commit": run.git.commit,
+        "dirty": run.git.dirty,
+        "initial_weights": text.initial_weights.model_dump(mode="json") if text.initial_weights else run.start(),
+        "synthetic": run.data.synthetic,
+    }
+
+
+def _parent(folder: Path) -> dict[str, str]:
+    parent = read_manifest(folder)
+    return {"name": parent.name, "version": parent.version, "sha256": parent.files[WEIGHTS_FILE].sha256}
+
+
+def _metrics(source: _Source, path: Path | None) -> list[dict[str, Any]]:
+    given = path or source.folder / "metrics.json"
+    if path is None and not given.is_file():
+        return []
+    data = source.run.data
+    return [read_evaluation(given, data.split.scheme if data.split else None, data.synthetic, data.dataset)]
+
+
+def _patient_hashes(split: dict[str, Any] | None, key_file: Path) -> dict[str, list[str]]:
+    try:
+        key = key_file.read_bytes().strip()
+    except OSError as error:
+        raise ZooError(f"{key_file}: cannot be read ({error.strerror})") from error
+    if len(key) < _MIN_KEY_BYTES:
+        raise ZooError(
+            f"{key_file}: a key of {len(key)} bytes can be guessed; {_MIN_KEY_BYTES} at least, from a random source"
+        )
+    if split is None or split.get("group_key") != "patient":
+        raise ZooError("--hash-key: the run's split is not grouped by patient, so there are no patient ids to hash")
+    return {
+        name: sorted(
+            hmac.new(key, group.encode(), "sha256").hexdigest() for group in subset["groups"] if group != "unknown"
+        )
+        for name, subset in split["subsets"].items()
+    }
+
+
+def _write_folder(folder: Path, fields: dict[str, Any], state: "dict[str, torch.Tensor]", half: bool) -> None:
+    """Weights first, then golden outputs from the weights as written, then card and manifest."""
+    from safetensors.torch import load_file, save_file
+
+    from pathzoo.zoo.load import LoadedModel, fill_module, golden_outputs
+
+    module = build_from_data(fields["model"])
+    tensors = _tensors(state, half)
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    fill_module(module, load_file(folder / WEIGHTS_FILE), "the checkpoint")
+    fields["weights"] = {
+        "dtype": "float16" if half else "float32",
+        "n_tensors": len(tensors),
+        "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
+    }
+    # The card does not depend on its own record, so a stand-in serves until it is written.
+    fields["files"] = {WEIGHTS_FILE: _record(folder / WEIGHTS_FILE), CARD_FILE: {"sha256": "0" * 64, "size": 1}}
+    draft = seal(fields)
+    outputs = golden_outputs(LoadedModel(draft, module), int(_GOLDEN["seed"]), int(_GOLDEN["n"]))
+    fields["golden"] = {"generator": "noise_tiles", "quantity": "class_probs", "outputs": outputs, **_GOLDEN}
+    write_text(folder / CARD_FILE, render_card(seal(fields)))
+    fields["files"][CARD_FILE] = _record(folder / CARD_FILE)
+    write_text(folder / MANIFEST_FILE, to_text(seal(fields)))
+
+
+def _tensors(state: "dict[str, torch.Tensor]", half: bool) -> "dict[str, torch.Tensor]":
+    """Contiguous copies on the CPU, floating-point ones as float32 or float16; counters keep their type."""
+    import torch
+
+    tensors = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            if not torch.isfinite(tensor).all():
+                raise ZooError(f"the checkpoint's tensor {name} holds NaN or infinity: the training diverged")
+            if half and tensor.abs().max() > _HALF_MAX:
+                raise ZooError(f"the checkpoint's tensor {name} exceeds the range of float16: publish without --half")
+            tensor = tensor.to(torch.float16 if half else torch.float32)
+        tensors[name] = tensor.clone().contiguous()
+    return tensors
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "size": path.stat().st_size}
+
+
+def _refuse_leaks(folder: Path, source: _Source) -> None:
+    """The folder has to pass verification, golden outputs and the search for everything this machine knows."""
+    known = identifiers.from_machine([source.folder, Path.cwd()])
+    if source.split:
+        known |= identifiers.from_split(source.split)
+    report = verify.verify_model(folder, golden=True, identifiers_known=known)
+    if report.problems:
+        raise ZooError(f"not published, and nothing is left behind: {'; '.join(str(p) for p in report.problems[:5])}")

@@ -1,0 +1,21 @@
+"""Fixtures that several folders of tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before any test imports albumentations: otherwise it asks a registry for updates.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images for development; the test is skipped where there is none."""
+    folder = Path(os.environ.get("PATHZOO_REAL_DATA", _CHECKOUT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data here (PATHZOO_REAL_DATA, or ../shared/data beside the checkout)")
+    return folder

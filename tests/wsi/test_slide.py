@@ -1,0 +1,301 @@
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import openslide
+import pytest
+from PIL import Image
+
+from pathzoo.errors import SlideError
+from pathzoo.wsi import readers
+from pathzoo.wsi.readers.base import Level, mpp_from_tiff
+from pathzoo.wsi.readers.openslide_reader import over_white
+from pathzoo.wsi.resample import area_resample
+from pathzoo.wsi.slide import Slide
+
+
+def cell_mean(image: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    """Area-weighted mean of a rectangle, pixel by pixel."""
+    total, weight = np.zeros(3), 0.0
+    for row in range(int(np.floor(y0)), int(np.ceil(y1))):
+        for column in range(int(np.floor(x0)), int(np.ceil(x1))):
+            w = (min(row + 1, y1) - max(row, y0)) * (min(column + 1, x1) - max(column, x0))
+            total, weight = total + w * image[row, column], weight + w
+    return total / weight
+
+
+@pytest.mark.parametrize(
+    "box", [(0.3, 1.2, 37.9, 30.1), (2.0, 3.0, 38.0, 27.0), (0.0, 0.0, 40.0, 31.0), (5.5, 5.5, 30.5, 20.5)]
+)
+def test_area_resample_against_a_loop_over_pixels(box):
+    image = np.random.default_rng(1).integers(0, 256, (31, 40, 3), dtype=np.uint8)
+    width, height = 12, 7
+    out = area_resample(image, box, width, height)
+    xs, ys = np.linspace(box[0], box[2], width + 1), np.linspace(box[1], box[3], height + 1)
+    expected = [[cell_mean(image, xs[j], ys[i], xs[j + 1], ys[i + 1]) for j in range(width)] for i in range(height)]
+    assert out.shape == (height, width, 3) and out.dtype == np.uint8
+    assert np.abs(out - np.array(expected)).max() <= 0.5 + 1e-3
+
+
+def test_over_white_blends_and_keeps_opaque_pixels():
+    rgba = np.array([[[10, 20, 30, 255], [0, 0, 0, 0], [100, 0, 200, 128]]], np.uint8)
+    expected = [[10, 20, 30], [255, 255, 255], np.rint(np.array([100, 0, 200]) * 128 / 255 + 255 * 127 / 255)]
+    assert np.abs(over_white(rgba)[0] - np.array(expected)).max() <= 1
+    assert over_white(rgba)[0, :2].tolist() == expected[:2]
+
+
+def test_level_zero_equals_openslide_and_outside_is_white(make_slide, tissue_image):
+    path = make_slide(levels=3)
+    with Slide(path) as slide:
+        assert slide.dimensions == (1000, 800) and slide.bounds == (0, 0, 1000, 800)
+        assert slide.mpp == pytest.approx(0.5) and slide.mpp_source == "file"
+        assert [level.downsample for level in slide.levels] == [1, 2, 4]
+        reference = np.asarray(openslide.OpenSlide(path).read_region((300, 250), 0, (201, 99)))[..., :3]
+        assert np.array_equal(slide.read(300, 250, 201, 99), reference)
+        edge = slide.read(900, -50, 200, 100, mpp=0.5)
+    assert np.array_equal(edge[50:, :100], tissue_image[:50, 900:])
+    assert (edge[:50] == 255).all() and (edge[:, 100:] == 255).all()
+
+
+def test_red_stays_red(make_slide):
+    image = np.full((300, 300, 3), (200, 10, 20), np.uint8)
+    with Slide(make_slide(image)) as slide:
+        assert slide.read(5, 5, 4, 4)[0, 0].tolist() == [200, 10, 20]
+        assert slide.thumbnail(32)[0, 0].tolist() == [200, 10, 20]
+
+
+def test_resolution_of_a_level_gives_that_levels_pixels(make_slide, tissue_image):
+    with Slide(make_slide(levels=3)) as slide:
+        out = slide.read(400, 200, 100, 90, mpp=1.0)
+        near = slide.read(400, 200, 100, 90, mpp=1.01)  # within 2 %: not resampled
+    assert np.array_equal(out, tissue_image[200:380:2, 400:600:2])
+    assert np.array_equal(near, out)
+
+
+def test_between_levels_the_finer_one_is_averaged_once(make_slide, tissue_image):
+    with Slide(make_slide(levels=3)) as slide:
+        out = slide.read(201, 100, 60, 50, mpp=1.5)  # level 1, cells of 1.5 pixels, half a pixel in
+    level = tissue_image[::2, ::2]
+    for row, column in [(0, 0), (7, 31), (49, 59)]:
+        x, y = 100.5 + column * 1.5, 50 + row * 1.5
+        assert np.abs(out[row, column] - cell_mean(level, x, y, x + 1.5, y + 1.5)).max() <= 0.5 + 1e-6
+
+
+def test_neighbouring_tiles_join_without_seam(make_slide, tissue_image):
+    with Slide(make_slide()) as slide:
+        whole = slide.read(0, 0, 300, 100, mpp=1.25)
+        halves = [slide.read(x, 0, 150, 100, mpp=1.25) for x in (0, 375)]
+    assert np.array_equal(np.concatenate(halves, axis=1), whole)
+
+
+def test_finer_than_the_slide_is_refused_beyond_the_tolerance(make_slide):
+    with Slide(make_slide(mpp=0.5)) as slide:
+        assert slide.resolve_mpp(0.495) == 0.5
+        assert slide.resolve_mpp(0.46, tolerance=0.1) == 0.5
+        assert slide.resolve_mpp(0.75) == 0.75
+        with pytest.raises(SlideError, match=r"slide\.tif: has 0\.5 microns per pixel, coarser than the 0\.25 asked"):
+            slide.read(0, 0, 10, 10, mpp=0.25)
+        with pytest.raises(SlideError, match="above 0"):
+            slide.resolve_mpp(float("nan"))
+
+
+def test_unknown_resolution_reads_level_zero_only(make_slide):
+    with Slide(make_slide(mpp=None)) as slide:
+        assert slide.mpp is None and slide.mpp_source is None
+        assert slide.read(0, 0, 8, 8).shape == (8, 8, 3)
+        with pytest.raises(SlideError, match="--mpp"):
+            slide.read(0, 0, 8, 8, mpp=0.5)
+    with Slide(slide.path, mpp=0.4) as slide:
+        assert (slide.mpp, slide.mpp_source) == (0.4, "argument")
+
+
+@pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])
+def test_given_mpp_must_be_positive(make_slide, mpp):
+    with pytest.raises(SlideError, match="above 0"):
+        Slide(make_slide(), mpp=mpp)
+
+
+def test_tiff_tags_of_editors_are_no_resolution():
+    assert mpp_from_tiff(20000, 20000, "centimeter") == (0.5, 0.5)
+    assert mpp_from_tiff(50800, 50800, "inch") == (0.5, 0.5)
+    assert mpp_from_tiff(72, 72, "inch") is None
+    assert mpp_from_tiff(1, 1, "none") is None
+
+
+class FakeReader:
+    """A reader with what a test sets; pixel (x, y) is (x % 251, y % 251, 0)."""
+
+    name = "fake"
+    mpp = (0.5, 0.5)
+    levels = (Level(600, 400, 1.0),)
+    bounds = (100, 40, 300, 200)
+
+    def __init__(self, path):
+        self.path = path
+        self.properties = {}
+
+    @staticmethod
+    def knows(path):
+        return True
+
+    def read_region(self, level, x, y, width, height):
+        rows, columns = np.mgrid[y : y + height, x : x + width]
+        return np.stack([columns % 251, rows % 251, 0 * rows], axis=-1).astype(np.uint8)
+
+    def close(self):
+        pass
+
+
+def test_rectangular_pixels_are_refused_until_mpp_is_given(tmp_path, monkeypatch):
+    path = tmp_path / "x.svs"
+    path.touch()
+    monkeypatch.setitem(readers.READERS, "fake", FakeReader)
+    monkeypatch.setattr(FakeReader, "mpp", (0.5, 0.6))
+    with pytest.raises(SlideError, match=r"not square \(0\.5 x 0\.6 microns\)"):
+        Slide(path, reader="fake")
+    assert Slide(path, mpp=0.5, reader="fake").mpp == 0.5
+    monkeypatch.setattr(FakeReader, "mpp", (0.5, 0.504))
+    assert Slide(path, reader="fake").mpp == pytest.approx(0.502)
+
+
+def test_thumbnail_of_a_region_is_its_area_average(tmp_path, make_slide, tissue_image):
+    with Slide(make_slide(levels=1)) as slide:
+        thumbnail = slide.thumbnail(100)
+        part = slide.thumbnail(64, (300, 200, 320, 160))
+        assert slide.thumbnail(5000).shape == (800, 1000, 3)
+    assert np.array_equal(thumbnail, cv2.resize(tissue_image, (100, 80), interpolation=cv2.INTER_AREA))
+    expected = cv2.resize(tissue_image[200:360, 300:620], (64, 32), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(part, expected)
+
+
+def test_large_sources_are_read_in_bands(make_slide, monkeypatch):
+    with Slide(make_slide()) as slide:
+        whole = slide.thumbnail(73)
+        monkeypatch.setattr("pathzoo.wsi.slide._BAND_PIXELS", 1 << 15)
+        assert np.abs(slide.thumbnail(73).astype(int) - whole).max() <= 1
+
+
+def test_plain_images_are_slides_of_one_level(tmp_path, tissue_image):
+    for name in ("a.png", "a.tiff", "a.bmp"):
+        Image.fromarray(tissue_image).save(tmp_path / name)
+        with Slide(tmp_path / name, mpp=0.5) as slide:
+            assert slide.reader_name == "image" and len(slide.levels) == 1
+            assert np.array_equal(slide.read(10, 20, 30, 40), tissue_image[20:60, 10:40])
+    Image.fromarray(tissue_image).save(tmp_path / "a.jpg", dpi=(72, 72))
+    assert Slide(tmp_path / "a.jpg").mpp is None
+    Image.fromarray(tissue_image).save(tmp_path / "b.tiff", dpi=(50800, 50800))
+    assert Slide(tmp_path / "b.tiff").mpp == pytest.approx(0.5)
+
+
+def test_transparent_pixels_of_images_are_white(tmp_path):
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2] = (9, 8, 7, 255)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    pixels = Slide(tmp_path / "a.png").read(0, 0, 4, 4)
+    assert pixels[0, 0].tolist() == [9, 8, 7] and pixels[3, 3].tolist() == [255, 255, 255]
+
+
+def test_unreadable_files_give_one_line_that_names_them(tmp_path, tissue_image):
+    for name, content in [("junk.svs", b"junk" * 200), ("junk.png", b"junk" * 200), ("empty.png", b"")]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SlideError) as caught:
+            Slide(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(SlideError, match=r"none\.svs: no such file"):
+        Slide(tmp_path / "none.svs")
+    Image.fromarray(tissue_image).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:5000])
+    with pytest.raises(SlideError, match=r"cut\.png: damaged"):
+        Slide(tmp_path / "cut.png").read(0, 0, 8, 8)
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(SlideError, match="8 bits"):
+        Slide(tmp_path / "deep.png").read(0, 0, 8, 8)
+    with pytest.raises(SlideError, match="no reader is called 'x'"):
+        Slide(tmp_path / "deep.png", reader="x")
+
+
+def test_a_damaged_tile_is_an_error_and_the_next_read_works(damaged_slide):
+    path, (x, y) = damaged_slide
+    with Slide(path) as slide:
+        good = slide.read(0, 0, 100, 100)
+        for _ in range(2):
+            with pytest.raises(SlideError, match="cannot decode"):
+                slide.read(x + 10, y + 10, 50, 50)
+            assert np.array_equal(slide.read(0, 0, 100, 100), good)
+
+
+def test_survey_marks_what_cannot_be_decoded(damaged_slide):
+    path, (x, y) = damaged_slide
+    with Slide(path) as slide:
+        thumbnail, damaged = slide.survey(250)
+    inside = np.zeros((800, 1000), bool)
+    inside[y : y + 128, x : x + 128] = True
+    inside = inside[::4, ::4]
+    assert damaged[inside].all()
+    assert (thumbnail[damaged] == 255).all()
+    assert damaged[~cv2.dilate(inside.astype(np.uint8), np.ones((65, 65))).astype(bool)].sum() == 0
+
+
+@pytest.fixture
+def damaged_slide(make_slide):
+    """A slide with one tile (128 x 128, at the corner given) that is no JPEG any more."""
+    import tifffile
+
+    path = make_slide(compression="jpeg", name="damaged.tif")
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        index = 3 * 8 + 3  # 8 tiles a row
+        offset, size = page.dataoffsets[index], page.databytecounts[index]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\0" * size)
+    return path, (3 * 128, 3 * 128)
+
+
+def test_pickled_and_forked_slides_reopen(make_slide):
+    with Slide(make_slide(), mpp=0.25) as slide:
+        expected = slide.read(300, 300, 64, 64)
+        again = pickle.loads(pickle.dumps(slide))
+        assert again.mpp == 0.25 and np.array_equal(again.read(300, 300, 64, 64), expected)
+        for method in ("fork", "spawn"):
+            with multiprocessing.get_context(method).Pool(2) as pool:
+                results = pool.starmap(slide.read, [(300, 300, 64, 64)] * 4)
+            assert all(np.array_equal(result, expected) for result in results)
+        assert np.array_equal(slide.read(300, 300, 64, 64), expected)
+
+
+def test_a_forked_child_does_not_read_through_the_parents_handle(make_slide):
+    with Slide(make_slide()) as slide:
+        parent = slide._open_reader()
+        slide._process = -1  # as it looks after a fork
+        assert slide._open_reader() is not parent
+
+
+def test_threads_read_the_same_pixels(make_slide):
+    with Slide(make_slide(compression="jpeg")) as slide:
+        places = [(x, y) for x in range(0, 800, 100) for y in range(0, 600, 100)]
+        expected = [slide.read(x, y, 100, 100) for x, y in places]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda place: slide.read(*place, 100, 100), places * 3))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected * 3, strict=True))
+
+
+@pytest.mark.real
+def test_real_svs_equals_openslide(real_data):
+    path = real_data / "slides" / "cmu_small_region.svs"
+    reference = openslide.OpenSlide(path)
+    with Slide(path) as slide:
+        assert slide.dimensions == reference.dimensions and slide.mpp == pytest.approx(0.499)
+        for x, y in [(0, 0), (777, 1234), (2000, 2800)]:
+            rgba = np.asarray(reference.read_region((x, y), 0, (300, 250)))
+            expected = np.where(rgba[..., 3:] == 255, rgba[..., :3], 255)
+            assert np.array_equal(slide.read(x, y, 300, 250, mpp=0.5), expected)
+
+
+@pytest.mark.real
+def test_real_broken_slide_gives_one_line(real_data):
+    with pytest.raises(SlideError, match=r"broken\.svs") as caught:
+        Slide(real_data / "slides" / "broken.svs")
+    assert "\n" not in str(caught.value)
