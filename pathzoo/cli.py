@@ -23,8 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         4 some inputs of a batch failed; 75 preempted, resume (see pathzoo.engine.hooks.preemption).
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if words[:1] == ["publish"]:  # has a parser of its own, which needs more than --help should load
+            from pathzoo.zoo.publish_command import main as publish
+
+            return publish(words[1:])
+        arguments = _parser().parse_args(words)
         return arguments.run(arguments) or 0
     except PathzooError as error:
         print(f"pathzoo: {one_line(error)}", file=sys.stderr)
@@ -52,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pathzoo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_list, _add_info, _add_predict, _add_train, _add_test, _add_verify, _add_doctor):
+    for add in (_add_list, _add_info, _add_predict, _add_train, _add_test, _add_publish, _add_verify, _add_doctor):
         add(commands)
     return parser
 
@@ -102,12 +107,12 @@ def _add_info(commands: Any) -> None:
 
 
 def _run_info(arguments: argparse.Namespace) -> None:
-    from pathzoo.zoo.card import make_card
+    from pathzoo.zoo.card import render_card
     from pathzoo.zoo.load import find_model
     from pathzoo.zoo.verify import require_verified
 
     manifest = require_verified(find_model(arguments.name))
-    print(manifest.model_dump_json(indent=2) if arguments.json else make_card(manifest))
+    print(manifest.model_dump_json(indent=2) if arguments.json else render_card(manifest))
 
 
 def _add_predict(commands: Any) -> None:
@@ -116,20 +121,19 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("-m", "--model", required=True, help="NAME, NAME@VERSION or a model's folder")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write to")
     resolution = parser.add_mutually_exclusive_group()
-    resolution.add_argument("--mpp", type=float, help="microns per pixel of inputs that do not say it themselves")
+    resolution.add_argument("--mpp", type=float, help="microns per pixel, in place of what the inputs state")
     resolution.add_argument("--mpp-csv", metavar="FILE", help="CSV with columns slide,mpp")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-workers", type=int, default=2, help="threads that read ahead")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1; the first GPU where there is one")
     parser.add_argument("--no-tissue-mask", action="store_true", help="predict white background too")
     parser.add_argument("--overwrite", action="store_true", help="replace what stands in OUT for these inputs")
-    parser.add_argument("--anonymise", action="store_true", help="write numbers in place of names, the map beside OUT")
 
 
 def _run_predict(arguments: argparse.Namespace) -> int:
     from pathzoo.apis.predict import predict
 
-    return predict(
+    result = predict(
         arguments.input,
         arguments.model,
         arguments.output,
@@ -140,8 +144,13 @@ def _run_predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         tissue=not arguments.no_tissue_mask,
         overwrite=arguments.overwrite,
-        anonymise=arguments.anonymise,
-    ).exit_code
+    )
+    for slide in result.slides:
+        counts = ", ".join(f"{name} {count}" for name, count in slide.counts.items())
+        print(f"{slide.folder}: {slide.tiles} tiles ({counts}), {len(slide.skipped)} skipped")
+    if result.images_csv:
+        print(f"{result.images_csv}: {result.n_images} images")
+    return result.exit_code
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,6 +207,10 @@ def _run_test(arguments: argparse.Namespace) -> None:
         launcher=arguments.launcher,
     )
     _print_table(format_rows(rows))
+
+
+def _add_publish(commands: Any) -> None:
+    commands.add_parser("publish", help="Publish a trained model; the same as tools/publish_model.py.")
 
 
 def _add_verify(commands: Any) -> None:

@@ -75,7 +75,8 @@ def _load(point: metadata.EntryPoint, package: str, version: str) -> None:
     for kind, registered in registry.ALL.items():
         for name in sorted(set(registered.module_dict) - before[kind]):
             _origins[kind, name] = f"{package} {version}"
-            register_allowed(f"pathzoo.{name}", registered.module_dict[name], package, version)
+            if kind == "model":  # the only kind that a published config may name
+                register_allowed(f"pathzoo.{name}", registered.module_dict[name], package, version)
 
 
 def components() -> list[Component]:

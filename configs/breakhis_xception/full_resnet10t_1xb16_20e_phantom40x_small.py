@@ -54,18 +54,18 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         to_rgb=False,
-    ),  # (N, 3, 128, 128) uint8 RGB -> float
+    ),  # (N, 3, 224, 224) uint8 RGB -> float
     backbone=dict(
         type=TimmBackbone,
         name="resnet10t",
         pretrained=None,  # or a file with timm's key names: --cfg-options model.backbone.pretrained=FILE
-    ),  # -> (N, 512, 4, 4)
+    ),  # -> (N, 512, 7, 7)
     neck=dict(type=GlobalAveragePooling),  # -> (N, 512)
     head=dict(
         type=LinearClsHead, num_classes=2, in_channels=512, loss=dict(type=CrossEntropyLoss, loss_weight=1.0)
     ),  # -> (N, 2)
 )
-model_input = dict(tile_size=(128, 128), mpp=0.98, mpp_tolerance=0.1, resize=dict(kind="mpp"))
+model_input = dict(tile_size=(224, 224), mpp=0.98, mpp_tolerance=0.1, resize=dict(kind="mpp"))
 
 default_hooks.update(checkpoint=dict(**default_hooks["checkpoint"], save_best="nll", rule="less"))
 study = "breakhis_xception"

@@ -200,7 +200,7 @@ def _lookup(config: Config, place: str, source: str) -> tuple[Any, str]:
 def _new_keys(node: Any) -> set[str]:
     """Keys that may be added to a dict of the config."""
     if isinstance(node, Config):
-        return {*_RUNNER_KEYS, *_OWN_KEYS}
+        return {*_RUNNER_KEYS, *_OWN_KEYS, *(node.get("parameters") or {})}
     if isinstance(node, dict) and "type" in node:
         cls = resolve_type(node["type"], "type")
         return set(accepted_keywords(cls) or ()) if cls else set()

@@ -69,13 +69,13 @@ def parse_name(name: str) -> dict[str, Any] | None:
     }
 
 
-def pixel_size(magnification: int | None, width: int, height: int) -> float | None:
+def pixel_size(magnification: int | None, width: int | None, height: int | None) -> float | None:
     """Microns per pixel of an image of `width` x `height` pixels; None where it cannot be told.
 
     A downsized image keeps the originals' shape of 700 x 460: its pixels are larger by 700 / width. Another shape is a
     crop, whose pixel size depends on what happened before: not known.
     """
-    if magnification is None or abs(width / height / (_WIDTH / _HEIGHT) - 1) > 0.02:
+    if magnification is None or not width or not height or abs(width / height / (_WIDTH / _HEIGHT) - 1) > 0.02:
         return None
     return PIXEL_SIZE[magnification] * _WIDTH / width
 
@@ -216,7 +216,7 @@ class BreakHis(TileClassification):
 
 
 def _magnifications(value: int | str | Sequence[int | str]) -> tuple[int | None, ...]:
-    known = {**{m: m for m in PIXEL_SIZE}, "unknown": None}
+    known: dict[int | str, int | None] = {**{m: m for m in PIXEL_SIZE}, "unknown": None}
     if value == "all":
         return tuple(known.values())
     values = (value,) if isinstance(value, (int, str)) else tuple(value)

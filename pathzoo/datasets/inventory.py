@@ -96,7 +96,7 @@ def scan_images(
     stamps = [_stamp(name) for name in names]
     known = _recall(stamps) if cache else {}
     records: list[ImageRecord | None] = [
-        ImageRecord(name, *known[stamp], None) if stamp in known else None
+        ImageRecord(name, *known[stamp], error=None) if stamp in known else None
         for name, stamp in zip(names, stamps, strict=True)
     ]
     todo = [index for index, record in enumerate(records) if record is None]

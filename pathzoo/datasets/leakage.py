@@ -69,7 +69,25 @@ def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
     for item in items:
         if item.item in subset_of:
             held[side(subset_of[item.item])].append(item)
-    return [*_straddling_texts(split, held), *_unknown_texts(split, held), *_absent_class_texts(split, held)]
+    return [
+        *_unnamed_texts(split, items),
+        *_straddling_texts(split, held),
+        *_unknown_texts(split, held),
+        *_absent_class_texts(split, held),
+    ]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first three, and three dots where there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _unnamed_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+    named = {item for part in split.subsets.values() for item in part.items}
+    extra = sorted(item.item for item in items if item.item not in named)
+    if not extra:
+        return []
+    return [f"the split does not name {len(extra)} images of the data ({first_names(extra)}): they are in no subset"]
 
 
 def _straddling_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:

@@ -6,7 +6,7 @@ hold-outs, not a partition. Images are grouped by slide folder (82 of them), of 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pathzoo.datasets.split_schemes import SplitItem
@@ -75,7 +75,7 @@ def deal_official(
     return sides["train"], sides["test"]
 
 
-def straddling_patients(subsets: dict[str, Sequence[SplitItem]]) -> dict[str, dict[str, str]]:
+def straddling_patients(subsets: Mapping[str, Sequence[SplitItem]]) -> dict[str, dict[str, str]]:
     """Patient (digits of the slide id) -> {slide folder: subsets}, for those whose folders stand on two sides."""
     places: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for subset, items in subsets.items():

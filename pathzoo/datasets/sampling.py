@@ -18,6 +18,7 @@ class SampleIndex(int):
     epoch: int
 
     def __new__(cls, value: int, epoch: int) -> "SampleIndex":
+        """Makes an int that carries its epoch."""
         index = super().__new__(cls, value)
         index.epoch = epoch
         return index

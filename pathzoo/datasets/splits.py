@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pathzoo.datasets.leakage import caveats, check_leakage, group_of
+from pathzoo.datasets.leakage import caveats, check_leakage, first_names, group_of
 from pathzoo.datasets.official_holdout import deal_official
 from pathzoo.datasets.split_config import SCHEMES, checked_scheme
 from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_patients, take_fraction
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import canonical_json, sha256_bytes, write_json
 
-__all__ = ["SCHEMES", "Split", "SplitItem", "SplitWarning", "Subset", "check_leakage", "resolve_split"]
+__all__ = ["SCHEMES", "Split", "SplitItem", "SplitWarning", "Subset", "caveats", "check_leakage", "resolve_split"]
 
 _GROUP_KEY = {"official_slide_groups": "slide", "by_image_leaky": "image"}
 _FIELDS = ("format", "scheme", "seed", "group_key", "parameters", "classes", "n_unknown_patients_items", "subsets")
@@ -216,21 +216,13 @@ def _hold_against(
     missing = sorted(item for item in named if item not in have and item not in away)
     if missing:
         raise DataError(
-            f"{path} names {len(missing)} images that the data lacks or skipped as damaged ({_first(missing)}): "
+            f"{path} names {len(missing)} images that the data lacks or skipped as damaged ({first_names(missing)}): "
             "restore them or make the split anew"
         )
     changed = sorted(item for item, sha256 in named.items() if item in have and have[item] != sha256)
     if changed:
         raise DataError(
-            f"{path}: the bytes of {len(changed)} images changed since the split was saved ({_first(changed)}): "
+            f"{path}: the bytes of {len(changed)} images changed since the split was saved ({first_names(changed)}): "
             "restore them or make the split anew"
         )
-    extra = sorted(set(have) - set(named))
-    if extra:
-        text = f"{path} does not name {len(extra)} images of the data ({_first(extra)}): they are in no subset"
-        warnings.warn(text, SplitWarning, stacklevel=3)
     return split
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

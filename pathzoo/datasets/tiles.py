@@ -13,7 +13,7 @@ from pathzoo.datasets.inventory import ImageRecord, inspect_image, scan_images
 from pathzoo.datasets.sampling import mix_seed
 from pathzoo.datasets.split_config import nearest
 from pathzoo.datasets.split_schemes import rank
-from pathzoo.datasets.splits import Split, SplitItem, resolve_split
+from pathzoo.datasets.splits import Split, SplitItem, caveats, resolve_split
 from pathzoo.datasets.tile_table import read_tile_table
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import canonical_json, sha256_bytes
@@ -118,9 +118,11 @@ class TileClassification(BaseDataset):
         return sha256_bytes(canonical_json(rows))
 
     def describe(self) -> dict[str, Any]:
-        """Counts for tables: subset, n_images, n_patients (known ones), n_unknown_patient_images, skipped, per_class.
+        """Counts for tables: n_images, n_patients (known ones), n_unknown_patient_images, skipped, per_class.
 
-        `per_class` maps each class to its n_images and n_patients; `split` and `split_digest` name the split.
+        `per_class` maps each class to its n_images and n_patients; `split` and `split_digest` name the split; `caveats`
+        are the sentences that belong beside its scores (inflated by image, straddling or unknown patients, absent
+        classes).
         """
         infos = [self.get_data_info(index) for index in range(len(self))]
         per_class = {}
@@ -136,6 +138,7 @@ class TileClassification(BaseDataset):
             "per_class": per_class,
             "split": self.split.scheme,
             "split_digest": self.split.digest,
+            "caveats": list(self._caveats),
         }
 
     def load_data_list(self) -> list[dict]:
@@ -147,6 +150,7 @@ class TileClassification(BaseDataset):
         kept = [self._data_info(info, record, classes) for info, record in pairs]
         items = [SplitItem(i["item"], i["gt_label"], i["sha256"], i["patient"]) for i in kept]
         self._split = resolve_split(items, self._wanted_split, classes, left_out)
+        self._caveats = caveats(self._split, items)
         kept = self._select(kept)
         if self.shuffle_labels is not None:
             _permute_labels(kept, self.shuffle_labels)
@@ -192,7 +196,10 @@ class TileClassification(BaseDataset):
         return self.prepare_data(idx)
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of one image, in a list: what mmengine's ClassBalancedDataset balances by."""
+        """The label of one image, in a list: what mmengine's ClassBalancedDataset balances by.
+
+        mmengine's wrappers hand on plain indices: beneath one, `sample_seed` no longer changes with the epoch.
+        """
         return [self.get_data_info(int(idx))["gt_label"]]
 
     def _join_prefix(self) -> None:

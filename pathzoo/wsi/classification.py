@@ -145,7 +145,7 @@ def write_classification(
         subtitle=f"{predictor.name} {predictor.version}",
         notes=notes,
     )
-    Image.fromarray(picture).save(folder / "overlay.png", optimize=True)
+    Image.fromarray(picture).save(folder / "overlay.png")
 
 
 def tile_header(classes: Sequence[str]) -> list[str]:

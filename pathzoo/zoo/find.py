@@ -25,7 +25,7 @@ def zoo_roots() -> list[tuple[str, Path]]:
     return [*own, ("packaged", packaged_zoo()), ("cache", cache / "zoo")]
 
 
-def find_model(model: str | os.PathLike) -> Path:
+def find_model(model: str | os.PathLike[str]) -> Path:
     """The folder of a published model.
 
     Args:

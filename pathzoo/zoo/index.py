@@ -14,7 +14,7 @@ from pathzoo.zoo.manifest_file import read_manifest
 INDEX_FILE, SCHEMA_FILE = "index.json", "model.schema.json"
 
 
-def index_of(root: str | os.PathLike) -> dict[str, Any]:
+def index_of(root: str | os.PathLike[str]) -> dict[str, Any]:
     """What index.json says of the models in a zoo folder.
 
     Raises:
@@ -38,7 +38,7 @@ def index_of(root: str | os.PathLike) -> dict[str, Any]:
     return {"format": 1, "models": rows}
 
 
-def write_index(root: str | os.PathLike) -> Path:
+def write_index(root: str | os.PathLike[str]) -> Path:
     """Writes `<root>/index.json` and returns its path."""
     path = Path(root) / INDEX_FILE
     write_json(path, index_of(root))

@@ -81,7 +81,7 @@ class LoadedModel:
         return prepare_image(image, self.manifest.input, mpp)
 
 
-def get_model(model: str | os.PathLike, device: str = "cpu") -> LoadedModel:
+def get_model(model: str | os.PathLike[str], device: str = "cpu") -> LoadedModel:
     """Finds, verifies and loads a published model.
 
     Args:
@@ -97,13 +97,13 @@ def get_model(model: str | os.PathLike, device: str = "cpu") -> LoadedModel:
     plugins.load_plugins()  # all that the user installed, whatever the model asks for
     folder = find_model(model)
     loaded = load_folder(folder, device)
-    wanted = os.fspath(model).partition("@")[0]
-    if folder != Path(model) and Path(wanted).name not in (loaded.name, loaded.version):
-        raise ZooError(f"{folder}: holds {loaded.name}, not {wanted}: the folder was renamed or exchanged")
+    found_by_name = folder != Path(model)
+    if found_by_name and (folder.parent.name, folder.name) != (loaded.name, loaded.version):
+        raise ZooError(f"{folder}: holds {loaded.name} {loaded.version}: the folder was renamed or exchanged")
     return loaded
 
 
-def load_folder(folder: str | os.PathLike, device: str = "cpu") -> LoadedModel:
+def load_folder(folder: str | os.PathLike[str], device: str = "cpu") -> LoadedModel:
     """`get_model` for a folder, without any look-up."""
     folder = Path(folder)
     _check_device(device)

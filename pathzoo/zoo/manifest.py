@@ -274,6 +274,6 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
 
 
-def write_schema(path: str | os.PathLike) -> None:
+def write_schema(path: str | os.PathLike[str]) -> None:
     """Writes `schema()`."""
     write_json(path, schema())

@@ -73,7 +73,7 @@ def check_manifest(data: bytes) -> tuple[Manifest | None, list[tuple[str, str]]]
     return manifest, problems
 
 
-def read_manifest(folder: str | os.PathLike) -> Manifest:
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """The manifest of a model folder, checked in itself (schema, digest) but not against the other files.
 
     Raises:

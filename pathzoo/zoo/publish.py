@@ -3,6 +3,7 @@
 torch and the model's packages are imported when `publish_model` runs, not before.
 """
 
+import contextlib
 import datetime
 import hmac
 import os
@@ -52,16 +53,16 @@ class _Source:
 
 
 def publish_model(
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike[str],
     name: str,
     version: str,
-    out: str | os.PathLike,
-    card: str | os.PathLike | dict[str, Any],
-    run: str | os.PathLike | None = None,
-    metrics: str | os.PathLike | None = None,
+    out: str | os.PathLike[str],
+    card: str | os.PathLike[str] | dict[str, Any],
+    run: str | os.PathLike[str] | None = None,
+    metrics: str | os.PathLike[str] | None = None,
     half: bool = False,
-    hash_key: str | os.PathLike | None = None,
-    parents: Sequence[str | os.PathLike] = (),
+    hash_key: str | os.PathLike[str] | None = None,
+    parents: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
     """Publishes a checkpoint to `<out>/<name>/<version>/` and writes `<out>/index.json` anew.
 
@@ -110,7 +111,8 @@ def publish_model(
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         if new_parent:
-            target.parent.rmdir()
+            with contextlib.suppress(OSError):  # another version may have been published there meanwhile
+                target.parent.rmdir()
         raise
     write_index(out)
     return target
@@ -262,6 +264,6 @@ def _refuse_leaks(folder: Path, source: _Source) -> None:
     known = identifiers.from_machine([source.folder, Path.cwd()])
     if source.split:
         known |= identifiers.from_split(source.split)
-    report = verify.verify_model(folder, golden=True, identifiers_known=known)
+    report = verify.verify_model(folder, golden=True, identifiers=known)
     if report.problems:
         raise ZooError(f"not published, and nothing is left behind: {'; '.join(str(p) for p in report.problems[:5])}")

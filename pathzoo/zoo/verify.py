@@ -11,9 +11,10 @@ from typing import Any
 
 from pathzoo.errors import ZooError
 from pathzoo.fileio import sha256_file
-from pathzoo.zoo import identifiers, semver
+from pathzoo.zoo import semver
 from pathzoo.zoo.allowlist import find_refused
 from pathzoo.zoo.card import render_card
+from pathzoo.zoo.identifiers import Identifier, scan_json, scan_text
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from pathzoo.zoo.manifest_file import check_manifest
 from pathzoo.zoo.weights import FLOAT_TYPES, Header, read_header
@@ -56,7 +57,7 @@ class VerifyReport:
 
 
 def verify_model(
-    folder: str | os.PathLike, golden: bool = False, identifiers_known: Iterable[str | identifiers.Identifier] = ()
+    folder: str | os.PathLike[str], golden: bool = False, identifiers: Iterable[str | Identifier] = ()
 ) -> VerifyReport:
     """Checks a model folder.
 
@@ -67,7 +68,7 @@ def verify_model(
     Args:
         folder: The folder that holds model.json.
         golden: Also load the model and compute its golden outputs again; only where nothing else was found.
-        identifiers_known: Texts that must not occur, e.g. a lab's patient ids.
+        identifiers: Texts that must not occur, e.g. a lab's patient ids.
 
     Returns:
         A report; it raises nothing for what a folder can contain.
@@ -83,7 +84,7 @@ def verify_model(
     if manifest is None:
         return report
     report.name, report.version, report.digest = manifest.name, manifest.version, manifest.digest
-    known = {item if isinstance(item, identifiers.Identifier) else _given(item) for item in identifiers_known}
+    known = {item if isinstance(item, Identifier) else _given(item) for item in identifiers}
     report.problems += [*_files(folder, manifest), *_config(manifest), *_consistency(manifest)]
     header = _weights(folder, manifest, report.problems)
     report.problems += _leaks(folder, manifest, header, known)
@@ -93,7 +94,7 @@ def verify_model(
     return report
 
 
-def require_verified(folder: str | os.PathLike) -> Manifest:
+def require_verified(folder: str | os.PathLike[str]) -> Manifest:
     """The manifest of a folder in which `verify_model` finds nothing.
 
     Raises:
@@ -109,8 +110,8 @@ def require_verified(folder: str | os.PathLike) -> Manifest:
     return manifest
 
 
-def _given(value: str) -> identifiers.Identifier:
-    return identifiers.Identifier("a given identifier", value)
+def _given(value: str) -> Identifier:
+    return Identifier("a given identifier", value)
 
 
 def _files(folder: Path, manifest: Manifest) -> list[Problem]:
@@ -197,21 +198,17 @@ def _weights(folder: Path, manifest: Manifest, problems: list[Problem]) -> Heade
     return header
 
 
-def _leaks(
-    folder: Path, manifest: Manifest, header: Header | None, known: Iterable[identifiers.Identifier]
-) -> list[Problem]:
+def _leaks(folder: Path, manifest: Manifest, header: Header | None, known: Iterable[Identifier]) -> list[Problem]:
     known = list(known)
-    found = [(MANIFEST_FILE, leak) for leak in identifiers.scan_json(manifest.model_dump(mode="json"), known)]
+    found = [(MANIFEST_FILE, leak) for leak in scan_json(manifest.model_dump(mode="json"), known)]
     if header:
         texts = {"metadata": header.metadata, "tensors": dict.fromkeys(header.tensors)}
-        found += [(WEIGHTS_FILE, leak) for leak in identifiers.scan_json(texts, known)]
+        found += [(WEIGHTS_FILE, leak) for leak in scan_json(texts, known)]
     card = folder / CARD_FILE
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
         # In a card that is exactly what the manifest gives, numbers are counts, and its texts were searched above.
-        found += [
-            (CARD_FILE, leak) for leak in identifiers.scan_text(text, known, numbers=text != render_card(manifest))
-        ]
+        found += [(CARD_FILE, leak) for leak in scan_text(text, known, numbers=text != render_card(manifest))]
     return [Problem(file, str(leak)) for file, leak in found]
 
 

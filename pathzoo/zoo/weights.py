@@ -37,7 +37,7 @@ class Header:
         return {dtype for dtype, _ in self.tensors.values() if "F" in dtype}
 
 
-def read_header(path: str | os.PathLike) -> Header:
+def read_header(path: str | os.PathLike[str]) -> Header:
     """Reads and checks the header; the file's size must be exactly what the header says.
 
     Raises:

@@ -82,11 +82,6 @@ def test_order_is_that_of_the_request_with_many_workers(tmp_path):
     assert [r.width for r in records] == [20 + n for n in range(40)][::-1]
 
 
-def settle(path, seconds=100):
-    os.utime(path, (1, 1))
-    return path
-
-
 @pytest.fixture
 def reads(monkeypatch):
     """Names of the files that were really read."""
@@ -151,3 +146,13 @@ def test_an_interrupted_scan_keeps_what_it_read(tmp_path, reads, monkeypatch):
     reads.clear()
     scan_images(paths)
     assert [name[-5:] for name in reads] == ["3.png"]
+
+
+def test_a_long_scan_shows_a_bar_on_a_terminal_and_a_short_one_does_not(tmp_path, monkeypatch, capsys):
+    paths = [picture(tmp_path / f"{n}.png", seed=n) for n in range(3)]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    scan_images(paths, cache=False)
+    assert "checking images" not in capsys.readouterr().err
+    monkeypatch.setattr(inventory, "_PROGRESS_AFTER_SECONDS", -1)
+    assert all(record.error is None for record in scan_images(paths, cache=False))
+    assert "checking images" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from mmengine.dataset import ClassBalancedDataset
 
 from pathzoo.datasets import TileClassification
 from pathzoo.datasets.sampling import SampleIndex, mix_seed
+from pathzoo.datasets.splits import SplitWarning
 from pathzoo.errors import ConfigError, DataError, LeakageError
 from pathzoo.registry import DATASETS
 
@@ -97,6 +98,13 @@ def test_subsets_follow_the_split_and_a_saved_one_repeats_it(lab):
         assert again.data_digest == data.data_digest
         assert again.split.digest == data.split.digest
     assert len({data.data_digest for data in parts.values()}) == 3
+
+
+def test_what_belongs_beside_the_scores_is_in_the_description(lab):
+    with pytest.warns(SplitWarning, match="scores are inflated"):
+        data = TileClassification(str(lab / "tiles.csv"), split={"scheme": "by_image_leaky"}, subset="test")
+    assert "12 patients stand on more than one side" in data.describe()["caveats"][0]
+    assert TileClassification(str(lab / "tiles.csv"), split=KFOLD, subset="test").describe()["caveats"] == []
 
 
 def test_describe_counts(lab):
@@ -189,6 +197,8 @@ def test_empty_missing_and_binary_table(lab):
         TileClassification(str(lab / "none.csv"))
     with pytest.raises(DataError, match=r"is not UTF-8 text"):
         TileClassification(str(lab / "tiles" / "00.png"))
+    with pytest.raises(DataError, match=r"own.csv:\d is not CSV \(field larger than"):
+        TileClassification(table(lab, "tiles/00.png,a," + "P" * 200_000))
 
 
 def test_unknown_label_names_the_nearest_class(lab):

@@ -12,7 +12,8 @@ from PIL import Image
 from shapely.geometry import mapping
 
 from pathzoo.errors import DataError
-from pathzoo.wsi.annotated_tiles import AMBIGUOUS, OUTSIDE, label_tiles
+from pathzoo.wsi.annotated_tiles import AMBIGUOUS, OUTSIDE, AnnotatedSlide, cut_annotated_tiles, label_tiles
+from pathzoo.wsi.readers.base import Level
 from pathzoo.wsi.tiling import tile_grid
 
 _TOOL = Path(__file__).parents[2] / "tools" / "dataset_converters" / "annotations_to_tiles.py"
@@ -70,10 +71,8 @@ def lab(tmp_path):
 
 
 def run(lab, *more, tile="100", mpp="0.5"):
-    return tool.main(
-        ["--slides", str(lab / "slides"), "--annotations", str(lab / "qupath"), "--out", str(lab / "out")]
-        + ["--tile", tile, "--mpp", mpp, "--mpp-csv", str(lab / "mpp.csv"), *more]
-    )
+    folders = ["--slides", lab / "slides", "--annotations", lab / "qupath", "--out", lab / "out"]
+    return tool.main([*map(str, folders), "--tile", tile, "--mpp", mpp, "--mpp-csv", str(lab / "mpp.csv"), *more])
 
 
 def table(lab):
@@ -147,6 +146,32 @@ def test_holes_of_annotations_are_not_covered():
     assert label_tiles(grid, [(ring, "a")], ["a"], 0.5).tolist() == [0, 0, 0, 0, OUTSIDE, 0, 0, 0, 0]
 
 
+class BoundedReader:
+    """A slide scanned at (200, 100) only; pixel (x, y) is (x // 4, y // 4, 0)."""
+
+    name, mpp, levels, bounds = "fake", (0.5, 0.5), (Level(1000, 800, 1.0),), (200, 100, 400, 300)
+
+    def __init__(self, path):
+        self.path, self.properties = path, {}
+
+    def read_region(self, level, x, y, width, height):
+        rows, columns = np.mgrid[y : y + height, x : x + width]
+        return np.stack([columns // 4, rows // 4, 0 * rows], axis=-1).astype(np.uint8)
+
+    def close(self):
+        pass
+
+
+def test_annotations_count_from_the_bounds_and_tiles_from_the_slide(lab, monkeypatch):
+    monkeypatch.setattr("pathzoo.wsi.slide.open_reader", lambda path, name: BoundedReader(path))
+    sources = [AnnotatedSlide(lab / "slides" / "a.tif", lab / "qupath" / "a.geojson")]
+    cut_annotated_tiles(sources, lab / "out", tile=100, mpp=0.5, classes=["benign"])
+    assert {(int(r["x"]), int(r["y"])) for r in table(lab)} == {(x, y) for x in (200, 300) for y in (100, 200)}
+    for r in table(lab):
+        pixel = np.asarray(Image.open(lab / "out" / r["path"]))[0, 0]
+        assert pixel.tolist() == [int(r["x"]) // 4, int(r["y"]) // 4, 0]
+
+
 def test_the_folder_of_annotations_may_be_the_folder_of_slides(lab):
     for name in ("a", "b"):
         (lab / "qupath" / f"{name}.geojson").rename(lab / "slides" / f"{name}.geojson")
@@ -207,4 +232,5 @@ def test_real_slide(real_data, tmp_path):
     command = ["--slides", str(tmp_path / "s.csv"), "--annotations", str(tmp_path / "q"), "--out", str(tmp_path / "o")]
     assert tool.main([*command, "--tile", "224", "--mpp", "0.5"]) == 0
     rows = list(csv.DictReader((tmp_path / "o" / "tiles.csv").open()))
-    assert len(rows) == 9 and {row["mpp"] for row in rows} == {"0.499"}
+    assert {(row["x"], row["y"]) for row in rows} == {(x, y) for x in ("896", "1120") for y in ("896", "1120", "1344")}
+    assert {row["mpp"] for row in rows} == {"0.499"}

@@ -210,7 +210,7 @@ def test_unreadable_files_give_one_line_that_names_them(tmp_path, tissue_image):
     with pytest.raises(SlideError, match=r"cut\.png: damaged"):
         Slide(tmp_path / "cut.png").read(0, 0, 8, 8)
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(SlideError, match="8 bits"):
+    with pytest.raises(SlideError, match="mode I;16 have no plain RGB"):
         Slide(tmp_path / "deep.png").read(0, 0, 8, 8)
     with pytest.raises(SlideError, match="no reader is called 'x'"):
         Slide(tmp_path / "deep.png", reader="x")
@@ -299,3 +299,27 @@ def test_real_broken_slide_gives_one_line(real_data):
     with pytest.raises(SlideError, match=r"broken\.svs") as caught:
         Slide(real_data / "slides" / "broken.svs")
     assert "\n" not in str(caught.value)
+
+
+def test_images_are_read_as_training_reads_them(tmp_path, tissue_image):
+    from pathzoo.datasets.transforms.loading import read_rgb
+    from pathzoo.wsi.readers.image_reader import read_image
+
+    picture = Image.fromarray(tissue_image[:90, :70])
+    alpha = picture.copy()
+    alpha.putalpha(picture.convert("L"))
+    turned = picture.getexif()
+    turned[274] = 6  # a quarter turn
+    picture.save(tmp_path / "a.jpg", quality=70, exif=turned)
+    for name, kind in [
+        ("b.png", picture),
+        ("c.png", alpha),
+        ("d.png", picture.convert("P")),
+        ("e.png", picture.convert("L")),
+    ]:
+        kind.save(tmp_path / name)
+    for path in sorted(tmp_path.iterdir()):
+        assert np.array_equal(read_image(path), read_rgb(path))
+    picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    with pytest.raises(SlideError, match="mode CMYK"):
+        read_image(tmp_path / "cmyk.jpg")

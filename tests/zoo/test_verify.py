@@ -207,8 +207,8 @@ def test_identifier_in_the_weights_header(published, reseal):
 
 def test_given_patient_id_is_found_as_a_whole_token_only(published, reseal):
     reseal(published, lambda content: content.update(limits="Patient AB12 was hard, AB123 was not."))
-    assert not verify_model(published, identifiers_known=["AB1", "B12"]).problems
-    found = verify_model(published, identifiers_known=["ab12"]).problems
+    assert not verify_model(published, identifiers=["AB1", "B12"]).problems
+    found = verify_model(published, identifiers=["ab12"]).problems
     assert [problem.file for problem in found] == ["model.json"]
     assert "limits" in found[0].reason
 

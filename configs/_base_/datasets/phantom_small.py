@@ -1,4 +1,4 @@
-"""The phantom BreakHis cohort at 40X: as `breakhis_small.py`, at the phantom's own 0.98 um per pixel, crops of 128 px.
+"""The phantom BreakHis cohort at 40X: as `breakhis_small.py`, at the phantom's own 0.98 um per pixel, crops of 224 px.
 
 Loading is cheap at this size and cores are few, so the main process loads.
 """
@@ -27,7 +27,7 @@ _train_pipeline = [
     dict(
         type=Albumentations,
         transforms=[
-            dict(type=RandomCrop, height=128, width=128, pad_if_needed=True, fill=255),
+            dict(type=RandomCrop, height=224, width=224, pad_if_needed=True, fill=255),
             dict(type=D4, p=1.0),  # the eight symmetries of the square: tissue has no upright
             dict(type=StainJitter, p=0.8),
             dict(type=ColorJitter, brightness=0.1, contrast=0.1, saturation=0.0, hue=0.0, p=0.5),
@@ -38,7 +38,7 @@ _train_pipeline = [
 _test_pipeline = [
     dict(type=LoadTile),
     dict(type=ResizeToMpp, mpp=0.98),
-    dict(type=CenterCropOrPad, size=128),
+    dict(type=CenterCropOrPad, size=224),
     dict(type=PackInputs, meta_keys=_meta_keys),
 ]
 _loader = dict(num_workers=0, collate_fn=dict(type=default_collate))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pathzoo.datasets.phantom.epithelium import Flavour
 from pathzoo.datasets.phantom.stain import draw_stain, vary_stain
 from pathzoo.datasets.phantom.tissue import DIFFICULTY, FLAVOURS, Kind, draw_atypia, draw_tissue
 from pathzoo.errors import DataError
@@ -31,8 +32,9 @@ SUBTYPES = {
 class _Patient(NamedTuple):
     index: int
     kind: Kind  # the folder that the patient lies under
-    tissue: Kind  # what is drawn: differs from `kind` only where labels are shuffled
-    subtype: str
+    subtype: str  # likewise
+    tissue: Kind  # what is drawn; it has nothing to do with the folder where labels are shuffled
+    flavour: Flavour
     slides: tuple[str, ...]
 
 
@@ -86,13 +88,14 @@ def write_breakhis(
     for patient in _cohort(seed, patients, shuffle_labels):
         rng = np.random.default_rng([seed, 1, patient.index])
         stain, atypia = draw_stain(rng), draw_atypia(rng, patient.tissue, difficulty)
-        flavour = FLAVOURS[patient.subtype]
         for magnification in magnifications:
             mpp = NOMINAL_MPP[magnification] * _NOMINAL_WIDTH / size[0]
             for number in range(images_per_patient):
                 rng = np.random.default_rng([seed, 2, patient.index, magnification, number])
                 view = vary_stain(stain, rng)
-                picture = draw_tissue(rng, patient.tissue, size, mpp, stain=view, atypia=atypia, flavour=flavour)
+                picture = draw_tissue(
+                    rng, patient.tissue, size, mpp, stain=view, atypia=atypia, flavour=patient.flavour
+                )
                 slide = patient.slides[number % len(patient.slides)]
                 _write_png(top / _relative_path(patient, slide, magnification, number + 1), picture)
                 done += 1
@@ -108,10 +111,11 @@ def _cohort(seed: int, count: int, shuffle_labels: bool) -> list[_Patient]:
     kinds = [tissues[i] for i in rng.permutation(count)] if shuffle_labels else tissues
     cohort = []
     for index in range(count):
-        subtype = list(SUBTYPES[kinds[index]])[index // 2 % 4]
+        kind, tissue = kinds[index], tissues[index]
+        subtype, drawn = (list(SUBTYPES[part])[index // 2 % 4] for part in (kind, tissue))
         letters = ("AB", "CD") if index % 4 == 0 else [("",), ("AB",), ("C",)][index % 3]
         slides = tuple(f"{numbers[index]}{letter}" for letter in letters)
-        cohort.append(_Patient(index, kinds[index], tissues[index], subtype, slides))
+        cohort.append(_Patient(index, kind, subtype, tissue, FLAVOURS[drawn], slides))
     return cohort
 
 

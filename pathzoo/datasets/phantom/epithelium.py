@@ -7,6 +7,7 @@ import numpy as np
 from pathzoo.datasets.phantom.canvas import Canvas, Outline
 from pathzoo.datasets.phantom.nuclei import NucleusBank, NucleusKind
 
+_BLOCK = 250.0  # um; on large ground every block of this size gets its share of epithelium
 _MYOEPITHELIUM = NucleusKind(4.4, 0.10, 2.6, 0.03, 0.12, 1.1, 0.12)
 
 
@@ -70,11 +71,14 @@ class EpitheliumPainter:
 
     def paint(self, area: float) -> None:
         """Adds lobules until `area` square microns of nuclei stand on the canvas or no ground is left."""
-        lobules = 4 + int(6 * self.canvas.free_area() / 1e5)
-        for x, y in zip(*self.canvas.free_points(self.rng, 4 * lobules), strict=True):
+        ground = self.canvas.free_area()
+        x, y = self.canvas.free_points(self.rng, 16 + int(24 * ground / 1e5))
+        blocks = max(1, round(ground / _BLOCK**2))
+        order = _spread(x, y) if blocks > 1 else np.arange(len(x))
+        for i in order:
             if self.area >= area:
                 return
-            self._lobule(x, y, area)
+            self._lobule(x[i], y[i], min(area, self.area + 1.3 * area / blocks))
 
     def _lobule(self, x: float, y: float, area: float) -> None:
         rng, flavour = self.rng, self.flavour
@@ -163,3 +167,13 @@ class EpitheliumPainter:
             canvas.occupy(cell.scaled(0.8))
             self.area += canvas.nuclei(self.bank, np.array([x]), np.array([y]), self.bank.nearest(np.array([course])))
             x, y = x + 1.5 * size * np.cos(course), y + 1.5 * size * np.sin(course)
+
+
+def _spread(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """An order of the points in which every block has its first turn before any has its second."""
+    blocks = np.stack([x // _BLOCK, y // _BLOCK], axis=1)
+    turns: dict[tuple[float, float], int] = {}
+    turn = np.empty(len(x), int)
+    for i, block in enumerate(map(tuple, blocks)):
+        turn[i] = turns[block] = turns.get(block, -1) + 1
+    return np.argsort(turn, kind="stable")

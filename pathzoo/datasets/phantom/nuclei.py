@@ -70,7 +70,7 @@ class NucleusBank:
         rho, phi = np.hypot(along, across), np.arctan2(across, along)
         edge = np.full_like(rho, radius)
         for order in (2, 3, 5):
-            amount = radius * kind.irregularity * rng.normal(0, 1)
+            amount = radius * kind.irregularity * rng.normal(0, 3 / (1 + order))
             edge += np.float32(amount) * np.cos(order * phi + rng.uniform(0, 2 * np.pi))
         inside = np.clip((edge - rho) / max(0.9, 0.14 * radius) + 0.5, 0, 1)
         # Chromatin gathers at the membrane and in clumps; both blur away at low magnification by themselves.

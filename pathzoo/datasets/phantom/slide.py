@@ -107,7 +107,7 @@ def _layout(rng: np.random.Generator, size: tuple[int, int], mpp: float, pieces:
         cell_x, cell_y = columns / across, rows / down
         centre_x = (piece % across + 0.5 + rng.uniform(-0.05, 0.05)) * cell_x
         centre_y = (piece // across + 0.5 + rng.uniform(-0.05, 0.05)) * cell_y
-        distance = np.hypot((x - centre_x) / (0.45 * cell_x), (y - centre_y) / (0.45 * cell_y))
+        distance = np.hypot((x - centre_x) / (0.43 * cell_x), (y - centre_y) / (0.43 * cell_y))
         rough = smooth_noise(rng, (rows, columns), 0.35 * min(cell_x, cell_y)) * np.float32(0.10)
         depth = (1 - distance + rough) * 0.45 * min(cell_x, cell_y)  # cells inside the outline
         np.maximum(edge, np.clip(depth, 0, 1), out=edge)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,7 +68,9 @@ class Albumentations(BaseTransform):
             filter_invalid_bboxes=True,
         )
         built = [build_entry(entry, f"transforms[{i}]") for i, entry in enumerate(transforms)]
-        self.compose = A.Compose(built, bbox_params=boxes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Got processor for bboxes")  # a list may well move no pixel
+            self.compose = A.Compose(built, bbox_params=boxes)
         self._salt = [zlib.crc32(repr(self.compose).encode()), stream]
         self._own_draws: np.random.Generator | None = None
         self._process = self._built_in = os.getpid()

@@ -15,7 +15,9 @@ from pathzoo.wsi.types import RGB, Region
 
 #: What is taken for an image by its name; content decides whether it is one.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-_DEEP_MODES = ("I", "F")  # 16-bit and float greys, whose range is not known
+#: What Pillow turns into RGB without a choice of ours; 16-bit, float and CMYK pixels have no plain RGB value.
+_PLAIN_MODES = ("RGB", "L", "1", "P", "YCbCr")
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _TIFF_X_RESOLUTION, _TIFF_Y_RESOLUTION, _TIFF_UNIT = 282, 283, 296
 _TIFF_UNITS = {2: "inch", 3: "centimeter"}
 
@@ -70,22 +72,25 @@ class ImageReader:
 def read_image(path: str | Path) -> RGB:
     """A whole image file as RGB uint8 (H, W, 3): grey and palette images widened, transparent pixels white.
 
+    The same pixels as those that training sees (`pathzoo.datasets.transforms`), here without a host package: Pillow
+    decodes, and an EXIF orientation is ignored.
+
     Raises:
-        SlideError: Missing, damaged, truncated or empty file; 16-bit or float pixels; over 178 million pixels.
+        SlideError: Missing, damaged, truncated or empty file; 16-bit, float or CMYK pixels; over 178 million pixels.
     """
     path = Path(path)
     with _opened(path) as image:
-        if image.mode.startswith(_DEEP_MODES):
-            raise SlideError(
-                f"{path}: pixels of kind {image.mode}, not 8 bits per channel; convert it to 8-bit RGB first"
-            )
+        layered = image.mode in _ALPHA_MODES or (image.mode == "P" and "transparency" in image.info)
+        if not layered and image.mode not in _PLAIN_MODES:
+            raise SlideError(f"{path}: pixels of mode {image.mode} have no plain RGB value; save it as 8-bit RGB")
         try:
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                layered = image.convert("RGBA")
-                return np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB"))
+            if layered:
+                rgba = image.convert("RGBA")
+                return np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB"))
             return np.array(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise SlideError(f"{path}: damaged image: {error}") from error
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, zlib.error, ...
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SlideError(f"{path}: damaged image: {reason}") from error
 
 
 def _opened(path: Path) -> Image.Image:

@@ -101,7 +101,7 @@ def test_boxes_outside_are_dropped_with_their_labels():
 def test_bad_arguments_and_unmovable_annotations():
     with pytest.raises(ConfigError, match="mpp=0"):
         ResizeToMpp(0)
-    with pytest.raises(ConfigError, match="max_upsample=0.5"):
+    with pytest.raises(ConfigError, match=r"max_upsample=0\.5"):
         ResizeToMpp(1, max_upsample=0.5)
     with pytest.raises(ConfigError, match="size=0"):
         ResizeShortSide(0)

@@ -1,0 +1,117 @@
+"""Every config of the repository: parsed, bound to its components' signatures, built; small ones take a step."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pathzoo.apis.config import load_config
+from pathzoo.apis.setup import setup
+from pathzoo.apis.train import train
+from pathzoo.datasets.phantom import write_breakhis
+from pathzoo.paths import configs_root, leaf_configs
+from pathzoo.registry import MODELS, TRANSFORMS
+from pathzoo.zoo.allowlist import find_refused, to_data
+from pathzoo.zoo.manifest import ModelInput
+
+_ALL = {str(path.relative_to(configs_root())): path for path in leaf_configs()}
+_SMALL = [name for name in _ALL if name.endswith("_small.py")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _set_up():
+    setup()
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory) -> Path:
+    """Ten phantom patients at 40X and 100X, and their table as a lab would write it."""
+    root = tmp_path_factory.mktemp("phantom")
+    write_breakhis(root, patients=10, images_per_patient=1, magnifications=(40, 100))
+    lines = ["path,label,patient,mpp"]
+    for path in sorted(root.rglob("*.png")):
+        patient = path.parts[-3].split("-")[1][:5]
+        mpp = 0.98 if path.parent.name == "40X" else 0.40
+        lines.append(f"{path.relative_to(root)},{path.parts[-6]},{patient},{mpp}")
+    (root / "tiles.csv").write_text("\n".join(lines))
+    return root
+
+
+def _shrunk(name: str, phantom: Path) -> dict:
+    """Options that make a run of a config a matter of seconds: batches of 2, one epoch, no worker processes."""
+    config = load_config(name)
+    options = {"train_cfg.max_epochs": 1, "model.backbone.pretrained": None}
+    for part in ("train", "val", "test"):
+        options |= {f"{part}_dataloader.batch_size": 2, f"{part}_dataloader.num_workers": 0}
+        options |= {f"{part}_dataloader.persistent_workers": False}
+    options |= (
+        {"ann_file": str(phantom / "tiles.csv")} if "ann_file" in config.parameters else {"data_root": str(phantom)}
+    )
+    return options
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_config_says_what_it_is(name):
+    """The head is the lab note; what publishing needs is declared and valid; a leaf inherits from _base_ alone."""
+    text = _ALL[name].read_text()
+    assert text.startswith('"""')
+    assert "Command: " in text.split('"""')[1]
+    assert "Result: " in text.split('"""')[1] or "Your own tiles" in text
+    assert "import *" not in text
+    assert all("from .._base_." in line for line in text.splitlines() if line.strip().startswith("from ."))
+    config = load_config(name)
+    assert config.default_scope is None
+    declared = config.to_dict()["model_input"]
+    ModelInput.model_validate(
+        {**declared, "value_range": [0, 255], "mean": config.model.data_preprocessor.mean,
+         "std": config.model.data_preprocessor.std}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_model_is_built_and_gives_its_classes(name):
+    config = load_config(name, {"model.backbone.pretrained": None})
+    size = config.model_input.tile_size
+    with torch.device("meta"):
+        model = MODELS.build(copy.deepcopy(config.model)).eval()
+        logits = model(torch.zeros(2, 3, size[1], size[0]), mode="tensor")
+    assert logits.shape == (2, config.model.head.num_classes)
+    assert not list(find_refused(to_data(config.model)))  # so it can be published
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_red_patch_reaches_the_network_as_red(name, tmp_path):
+    """OpenMMLab's own loaders give BGR; pictures inside pathzoo are RGB, in training and in testing."""
+    config = load_config(name)
+    red = np.zeros((460, 700, 3), np.uint8)
+    red[..., 0] = 250
+    Image.fromarray(red).save(tmp_path / "red.png")
+    for part in ("train", "test"):
+        results = {"img_path": str(tmp_path / "red.png"), "item": "red.png", "gt_label": 0, "patient": "p"}
+        results |= {"slide": None, "mpp": 0.49, "sample_seed": 1}
+        for step in config[f"{part}_dataloader"].dataset.pipeline:
+            results = TRANSFORMS.build(copy.deepcopy(step))(results)
+        pixels = results["inputs"].float().mean((1, 2))  # (3,)
+        assert pixels[0] > 150
+        assert pixels[0] > 2 * max(pixels[1], pixels[2])
+        assert results["inputs"].shape[1:] == config.model_input.tile_size[::-1]
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, tmp_path):
+    folder = train(name, tmp_path / "run", options=_shrunk(name, phantom), seed=3)
+    record = json.loads((folder / "train_run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["seed"] == 3
+    assert record["config"]["digest"]
+    assert record["data"]["digest"]
+    assert record["data"]["synthetic"] is True
+    assert record["model"]["type"] == "mmpretrain.ImageClassifier"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"metric", "level", "n", "value", "low", "high"} <= set(metrics["rows"][0])
+    assert (folder / "splits.json").exists()
+    assert (folder / "epoch_1.pth").exists()

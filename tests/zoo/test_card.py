@@ -1,0 +1,49 @@
+"""The card is what the manifest says, and nothing that a hand added."""
+
+from pathzoo.zoo.card import render_card
+from pathzoo.zoo.manifest_file import read_manifest
+from pathzoo.zoo.verify import verify_model
+
+
+def test_the_published_card_is_generated_from_the_published_manifest(zoo):
+    folder = zoo / "tiny" / "1.0.0"
+    assert (folder / "README.md").read_text() == render_card(read_manifest(folder))
+
+
+def test_what_a_reader_looks_for(zoo):
+    manifest = read_manifest(zoo / "tiny" / "1.0.0")
+    card = render_card(manifest)
+    for text in (
+        'pathzoo.get_model("tiny")',
+        "64 x 64 px",
+        "0.5 µm/px",
+        "| accuracy | image | 40 | 0.750 | 0.600 to 0.900 |",
+        "| train | 2 | 3 | 1 | benign 1, malignant 1 |",
+        "CC-BY-4.0",
+        "Spanhol et al.",
+        "Random weights.",
+        "Not a medical device",
+        manifest.files["model.safetensors"].sha256,
+    ):
+        assert text in card
+
+
+def test_synthetic_training_is_said_first(zoo):
+    manifest = read_manifest(zoo / "tiny" / "1.0.0")
+    assert "synthetic" not in render_card(manifest).lower()
+    training = manifest.training.model_copy(update={"synthetic": True})
+    assert "Trained on synthetic images" in render_card(manifest.model_copy(update={"training": training}))
+
+
+def test_texts_cannot_break_the_table_or_bring_html(zoo):
+    manifest = read_manifest(zoo / "tiny" / "1.0.0")
+    source = manifest.attributions[0].model_copy(update={"title": "a | b\nc <script>"})
+    card = render_card(manifest.model_copy(update={"attributions": (source,)}))
+    assert "| a \\| b c &lt;script> | Spanhol" in card
+
+
+def test_a_card_edited_by_hand_is_refused(published):
+    card = published / "README.md"
+    card.write_text(card.read_text().replace("0.750", "0.990"))
+    problems = verify_model(published).problems
+    assert [problem.file for problem in problems] == ["README.md"]
