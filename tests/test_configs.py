@@ -31,11 +31,11 @@ def _set_up():
 def phantom(tmp_path_factory) -> Path:
     """Ten phantom patients at 40X and 100X, and their table as a lab would write it."""
     root = tmp_path_factory.mktemp("phantom")
-    write_breakhis(root, patients=10, images_per_patient=1, magnifications=(40, 100))
+    write_breakhis(root, patients=10, images_per_patient=1, magnifications=(40, 100), size=(700, 460))
     lines = ["path,label,patient,mpp"]
     for path in sorted(root.rglob("*.png")):
         patient = path.parts[-3].split("-")[1][:5]
-        mpp = 0.98 if path.parent.name == "40X" else 0.40
+        mpp = 0.49 if path.parent.name == "40X" else 0.20
         lines.append(f"{path.relative_to(root)},{path.parts[-6]},{patient},{mpp}")
     (root / "tiles.csv").write_text("\n".join(lines))
     return root
@@ -66,10 +66,10 @@ def test_config_says_what_it_is(name):
     config = load_config(name)
     assert config.default_scope is None
     declared = config.to_dict()["model_input"]
-    ModelInput.model_validate(
-        {**declared, "value_range": [0, 255], "mean": config.model.data_preprocessor.mean,
-         "std": config.model.data_preprocessor.std}
-    )  # fmt: skip
+    preprocessor = config.to_dict()["model"]["data_preprocessor"]
+    ModelInput.model_validate_json(
+        json.dumps(declared | {"value_range": [0, 255], "mean": preprocessor["mean"], "std": preprocessor["std"]})
+    )
 
 
 @pytest.mark.parametrize("name", _ALL)

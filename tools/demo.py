@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/demo"))
     parser.add_argument("--seed", type=int, default=0, help="of the phantom and of the training")
-    parser.add_argument("--patients", type=int, default=30)
+    parser.add_argument("--patients", type=int, default=48)
     parser.add_argument("--shuffle-labels", action="store_true", help="control: labels dealt at random among patients")
     arguments = parser.parse_args()
     folder: Path = arguments.work_dir
@@ -63,6 +63,7 @@ def _run(folder: Path, arguments: argparse.Namespace, console: Console) -> None:
             data,
             seed=arguments.seed,
             patients=arguments.patients,
+            images_per_patient=4,
             shuffle_labels=arguments.shuffle_labels,
             progress=_progress(console),
         )

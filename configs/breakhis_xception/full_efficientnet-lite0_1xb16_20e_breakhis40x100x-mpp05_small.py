@@ -50,13 +50,13 @@ model = dict(
     data_preprocessor=dict(
         type=ClsDataPreprocessor,
         num_classes=2,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
+        mean=[127.5, 127.5, 127.5],
+        std=[127.5, 127.5, 127.5],
         to_rgb=False,
     ),  # (N, 3, 176, 176) uint8 RGB -> float
     backbone=dict(
         type=TimmBackbone,
-        name="efficientnet_lite0",
+        name="tf_efficientnet_lite0",
         pretrained=None,  # or a file with timm's key names: --cfg-options model.backbone.pretrained=FILE
         channels_last=True,
     ),  # -> (N, 1280, 6, 6)

@@ -1,5 +1,7 @@
 """BreakHis of every magnification on two cores: EfficientNet-Lite0, from scratch or from ImageNet weights in a file.
 
+The network is timm's `tf_` variant (TensorFlow's padding and epsilon), for which the weights at hand were trained.
+
 The run on the real images at hand; `tools/reproduce.py breakhis_xception --scale small` runs its five folds.
 Command: python tools/train.py configs/breakhis_xception/CONFIG --cfg-options data_root=DIR, this file for CONFIG.
 Result: README.md here. The model takes images, not slides (mpp null: the images' resolutions differ or are unknown).
@@ -51,13 +53,13 @@ model = dict(
     data_preprocessor=dict(
         type=ClsDataPreprocessor,
         num_classes=2,
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
+        mean=[127.5, 127.5, 127.5],
+        std=[127.5, 127.5, 127.5],
         to_rgb=False,
     ),  # (N, 3, 224, 224) uint8 RGB -> float
     backbone=dict(
         type=TimmBackbone,
-        name="efficientnet_lite0",
+        name="tf_efficientnet_lite0",
         pretrained=None,  # or a file with timm's key names: --cfg-options model.backbone.pretrained=FILE
         channels_last=True,
     ),  # -> (N, 1280, 7, 7)

@@ -192,23 +192,23 @@ def _lookup(config: Config, place: str, source: str) -> tuple[Any, str]:
     if isinstance(node, list):
         if not (last.isdigit() and int(last) < len(node)):
             _refuse(node, last, place, source)
-    elif not isinstance(node, dict | Config) or (last not in node and last not in _new_keys(node)):
+    elif not isinstance(node, dict | Config) or (last not in node and last not in _new_keys(node, ".".join(heads))):
         _refuse(node, last, place, source)
     return node, last
 
 
-def _new_keys(node: Any) -> set[str]:
-    """Keys that may be added to a dict of the config."""
+def _new_keys(node: Any, path: str) -> set[str]:
+    """Keys that may be added to the dict at `path` of the config, since something would read them."""
     if isinstance(node, Config):
         return {*_RUNNER_KEYS, *_OWN_KEYS, *(node.get("parameters") or {})}
     if isinstance(node, dict) and "type" in node:
         cls = resolve_type(node["type"], "type")
         return set(accepted_keywords(cls) or ()) if cls else set()
-    return {"enable", "seed", "split"} if isinstance(node, dict) else set()
+    return set((_RUNNER_KEYS.get(path) or "").split())
 
 
 def _refuse(node: Any, key: str, place: str, source: str) -> NoReturn:
-    valid = _new_keys(node)
+    valid = _new_keys(node, place.rpartition(".")[0])
     if isinstance(node, dict | Config):
         valid |= {str(name) for name, value in node.items() if not isinstance(value, LazyObject | LazyAttr)}
     raise ConfigError(f"{source}: the config has no {place!r}{did_you_mean(key, valid)}")

@@ -77,7 +77,8 @@ def data_record(dataset: Any, config: Config) -> dict[str, Any]:
     """What the run was trained on: counts, digests and the split; no patient, slide or file is named here."""
     split = getattr(dataset, "split", None)
     counts = dataset.describe() if hasattr(dataset, "describe") else {}
-    root = Path(getattr(dataset, "data_root", None) or ".")
+    table = getattr(dataset, "ann_file", None)
+    root = Path(getattr(dataset, "data_root", None) or (Path(table).parent if table else "."))
     return {
         "dataset": type(dataset).__name__,
         "digest": getattr(dataset, "data_digest", None),

@@ -15,7 +15,7 @@ from pathzoo.datasets.split_config import nearest
 from pathzoo.datasets.split_schemes import rank
 from pathzoo.datasets.splits import Split, SplitItem, caveats, resolve_split
 from pathzoo.datasets.tile_table import read_tile_table
-from pathzoo.errors import ConfigError, DataError
+from pathzoo.errors import ConfigError, DataError, PathzooError
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
 
@@ -183,8 +183,8 @@ class TileClassification(BaseDataset):
             damage = inspect_image(path).error
             if damage:
                 raise DataError(f"{path}: {damage}; it was sound when the data set was loaded: restore it") from error
-            if path in str(error):
-                raise
+            if isinstance(error, PathzooError) or path in str(error):
+                raise  # says what to do already
             raise RuntimeError(f"{path}: the pipeline failed: {type(error).__name__}: {error}") from error
         if data is None:
             raise DataError(f"{path}: a transform returned None for this image; no other image is put in its place")

@@ -23,7 +23,7 @@ _dataset = dict(
 )
 _train_pipeline = [
     dict(type=LoadTile),
-    dict(type=ResizeToMpp, mpp=0.98),
+    dict(type=ResizeToMpp, mpp=0.98, tolerance=0.0),
     dict(
         type=Albumentations,
         transforms=[
@@ -37,7 +37,7 @@ _train_pipeline = [
 ]
 _test_pipeline = [
     dict(type=LoadTile),
-    dict(type=ResizeToMpp, mpp=0.98),
+    dict(type=ResizeToMpp, mpp=0.98, tolerance=0.0),
     dict(type=CenterCropOrPad, size=224),
     dict(type=PackInputs, meta_keys=_meta_keys),
 ]

@@ -21,7 +21,7 @@ _dataset = dict(
 )
 _train_pipeline = [
     dict(type=LoadTile),
-    dict(type=ResizeToMpp, mpp=0.5),
+    dict(type=ResizeToMpp, mpp=0.5, tolerance=0.0),
     dict(
         type=Albumentations,
         transforms=[
@@ -35,7 +35,7 @@ _train_pipeline = [
 ]
 _test_pipeline = [
     dict(type=LoadTile),
-    dict(type=ResizeToMpp, mpp=0.5),
+    dict(type=ResizeToMpp, mpp=0.5, tolerance=0.0),
     dict(type=CenterCropOrPad, size=224),
     dict(type=PackInputs, meta_keys=_meta_keys),
 ]

@@ -12,7 +12,7 @@ from pathzoo.datasets.phantom.epithelium import Flavour
 from pathzoo.datasets.phantom.stain import draw_stain, vary_stain
 from pathzoo.datasets.phantom.tissue import DIFFICULTY, FLAVOURS, Kind, draw_atypia, draw_tissue
 from pathzoo.errors import DataError
-from pathzoo.fileio import atomic_path
+from pathzoo.fileio import atomic_path, write_json
 
 #: Microns per pixel of an image 700 pixels wide; a narrower one was downsized and its pixels are larger.
 NOMINAL_MPP = {40: 0.49, 100: 0.20, 200: 0.10, 400: 0.05}
@@ -84,6 +84,9 @@ def write_breakhis(
     if patients < 2:
         raise DataError(f"{patients} patients: a cohort of two classes needs at least 2")
     top = Path(root) / "BreaKHis_v1"
+    # A run on this folder records that it has seen phantoms only, and a model published from it says so.
+    made_by = {"phantom": "breakhis", "seed": seed, "patients": patients, "difficulty": difficulty}
+    write_json(Path(root) / "phantom.json", made_by | {"shuffle_labels": shuffle_labels})
     done, total = 0, patients * images_per_patient * len(magnifications)
     for patient in _cohort(seed, patients, shuffle_labels):
         rng = np.random.default_rng([seed, 1, patient.index])

@@ -1,0 +1,62 @@
+"""Draws the README's table of models from the zoo: `python tools/analysis_tools/model_table.py` after publishing."""
+
+import sys
+from pathlib import Path
+
+from pathzoo.fileio import write_text
+from pathzoo.paths import packaged_zoo
+from pathzoo.zoo.find import folders_of
+from pathzoo.zoo.manifest import Manifest
+from pathzoo.zoo.manifest_file import read_manifest
+
+START, END = "<!-- models: drawn by tools/analysis_tools/model_table.py -->", "<!-- end of models -->"
+
+
+def main(readme: Path = Path("README.md")) -> int:
+    """Replaces what stands between the two marks."""
+    text = readme.read_text(encoding="utf-8")
+    head, rest = text.split(START, 1)
+    write_text(readme, f"{head}{START}\n\n{model_table()}\n\n{END}{rest.split(END, 1)[1]}")
+    return 0
+
+
+def model_table() -> str:
+    """Every packaged model as a row of markdown: what it is, what it takes, what it was measured on."""
+    lines = [
+        "| model | task | classes | takes | trained on | test | licence |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for folder in folders_of(packaged_zoo()):
+        manifest = read_manifest(folder)
+        lines.append(f"| {' | '.join(_cells(manifest, folder))} |")
+    return "\n".join(lines)
+
+
+def _cells(manifest: Manifest, folder: Path) -> list[str]:
+    width, height = manifest.input.tile_size
+    takes = f"{width}x{height} px, " + (f"{manifest.input.mpp} µm/px" if manifest.input.mpp else "images, not slides")
+    counts = manifest.training.counts.get("train") if manifest.training else None
+    trained = f"{counts.images} images, {counts.patients} patients" if counts else "not stated"
+    place = f"checkpoints/{manifest.name}/{manifest.version}/README.md"
+    return [
+        f"[{manifest.name}]({place})",
+        manifest.task,
+        ", ".join(manifest.classes),
+        takes,
+        trained,
+        _test(manifest),
+        manifest.licence,
+    ]
+
+
+def _test(manifest: Manifest) -> str:
+    for evaluation in manifest.metrics:
+        for row in evaluation.rows:
+            if (row.metric, row.level) == ("accuracy", "image"):
+                interval = "" if row.low is None else f" [{row.low:.2f}, {row.high:.2f}]"
+                return f"accuracy {row.value:.2f}{interval}, n = {row.n} images"
+    return "not measured"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

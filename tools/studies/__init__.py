@@ -1,0 +1,1 @@
+"""One module per study: its arms, how one is run, and its table. tools/reproduce.py calls them."""

@@ -1,0 +1,107 @@
+"""The rows of a study: a CSV that only grows, and the table that a README shows of it."""
+
+import csv
+from pathlib import Path
+
+from pathzoo.errors import DataError
+from pathzoo.fileio import atomic_path, write_text
+
+#: What identifies a run. Two rows that agree in these are the same run.
+KEYS = ("scale", "data", "arm", "seed", "config_digest", "data_digest")
+METRICS = (
+    ("accuracy", "image"),
+    ("balanced_accuracy", "image"),
+    ("sensitivity", "image"),
+    ("specificity", "image"),
+    ("roc_auc", "image"),
+    ("ece", "image"),
+    ("recognition_rate", "patient"),
+    ("recognition_rate", "slide"),
+)
+_START, _END = "<!-- results: drawn by tools/reproduce.py -->", "<!-- end of results -->"
+
+
+def column(metric: str, level: str) -> str:
+    """The name of a metric's column, such as `recognition_rate_patient`."""
+    return f"{metric}_{level}"
+
+
+COLUMNS = (
+    *KEYS,
+    "status",
+    "n_images",
+    "n_patients",
+    *(column(*metric) + end for metric in METRICS for end in ("", "_low", "_high")),
+    "pathzoo",
+    "note",
+)
+
+
+class Results:
+    """Rows of `path`, each a dict of strings with the keys `COLUMNS`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> list[dict[str, str]]:
+        """All rows, the oldest first; none where the file is not there yet.
+
+        Raises:
+            DataError: The file has other columns.
+        """
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise DataError(f"{self.path}: its columns are not those of this version; give another --results file")
+            return list(reader)
+
+    def has(self, row: dict[str, object]) -> bool:
+        """Whether a finished row agrees with `row` in every key."""
+        return any(
+            all(old[key] == str(row[key]) for key in KEYS) and (old["status"] == "done" or row.get("status") != "done")
+            for old in self.rows()
+        )
+
+    def append(self, row: dict[str, object]) -> None:
+        """Adds a row; the file is replaced whole."""
+        rows = [*self.rows(), {name: "" if row.get(name) is None else str(row[name]) for name in COLUMNS}]
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def metric_columns(rows: list[dict]) -> dict[str, object]:
+    """The columns of `METRICS` from metric rows (metric, level, n, value, low, high), to four digits."""
+    found: dict[str, object] = {}
+    for row in rows:
+        if (row["metric"], row["level"]) in METRICS:
+            name = column(row["metric"], row["level"])
+            for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+                found[name + end] = None if row[key] is None else f"{row[key]:.4f}"
+    return found
+
+
+def shown(row: dict[str, str], metric: str, level: str) -> str:
+    """`0.812 [0.700, 0.920]`, without the interval where there is none, or a dash."""
+    name = column(metric, level)
+    if not row[name]:
+        return "–"
+    low, high = row[name + "_low"], row[name + "_high"]
+    interval = f" [{float(low):.3f}, {float(high):.3f}]" if low and high else ""
+    return f"{float(row[name]):.3f}{interval}"
+
+
+def replace_table(readme: Path, table: str) -> None:
+    """Puts `table` between the two marks of a README.
+
+    Raises:
+        DataError: The README lacks the marks.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.exists() else f"{_START}\n{_END}\n"
+    if _START not in text or _END not in text:
+        raise DataError(f"{readme}: lacks the marks {_START!r} and {_END!r} that the table stands between")
+    head, rest = text.split(_START, 1)
+    write_text(readme, f"{head}{_START}\n\n{table.strip()}\n\n{_END}{rest.split(_END, 1)[1]}")
