@@ -248,7 +248,7 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 
     checks = examine()
     print(json.dumps([check.as_dict() for check in checks], indent=2) if arguments.json else report(checks))
-    return 0 if all(check.ok for check in checks) else 1
+    return 0 if all(check.ok for check in checks) else PathzooError.exit_code
 
 
 def _show(rows: list[dict], columns: Sequence[str], as_json: bool) -> None:

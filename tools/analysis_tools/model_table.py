@@ -1,5 +1,6 @@
 """Draws the README's table of models from the zoo: `python tools/analysis_tools/model_table.py` after publishing."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from pathzoo.zoo.manifest_file import read_manifest
 START, END = "<!-- models: drawn by tools/analysis_tools/model_table.py -->", "<!-- end of models -->"
 
 
-def main(readme: Path = Path("README.md")) -> int:
+def main() -> int:
     """Replaces what stands between the two marks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    readme: Path = parser.parse_args().readme
     text = readme.read_text(encoding="utf-8")
     head, rest = text.split(START, 1)
     write_text(readme, f"{head}{START}\n\n{model_table()}\n\n{END}{rest.split(END, 1)[1]}")

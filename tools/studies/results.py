@@ -18,7 +18,7 @@ METRICS = (
     ("recognition_rate", "patient"),
     ("recognition_rate", "slide"),
 )
-_START, _END = "<!-- results: drawn by tools/reproduce.py -->", "<!-- end of results -->"
+START, END = "<!-- results: drawn by tools/reproduce.py -->", "<!-- end of results -->"
 
 
 def column(metric: str, level: str) -> str:
@@ -100,8 +100,8 @@ def replace_table(readme: Path, table: str) -> None:
     Raises:
         DataError: The README lacks the marks.
     """
-    text = readme.read_text(encoding="utf-8") if readme.exists() else f"{_START}\n{_END}\n"
-    if _START not in text or _END not in text:
-        raise DataError(f"{readme}: lacks the marks {_START!r} and {_END!r} that the table stands between")
-    head, rest = text.split(_START, 1)
-    write_text(readme, f"{head}{_START}\n\n{table.strip()}\n\n{_END}{rest.split(_END, 1)[1]}")
+    text = readme.read_text(encoding="utf-8") if readme.exists() else f"{START}\n{END}\n"
+    if START not in text or END not in text:
+        raise DataError(f"{readme}: lacks the marks {START!r} and {END!r} that the table stands between")
+    head, rest = text.split(START, 1)
+    write_text(readme, f"{head}{START}\n\n{table.strip()}\n\n{END}{rest.split(END, 1)[1]}")

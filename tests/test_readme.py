@@ -1,0 +1,71 @@
+"""What the README files say is true: their tables are drawn from the data, their paths exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TOOLS = sorted(_ROOT.glob("tools/*.py")) + sorted(_ROOT.glob("tools/*/[a-z]*.py"))
+_READMES = [_ROOT / "README.md", *sorted((_ROOT / "configs").glob("*/README.md"))]
+
+
+def _between(text: str, start: str, end: str) -> str:
+    return text.split(start, 1)[1].split(end, 1)[0].strip()
+
+
+def test_table_of_models_is_drawn_from_the_zoo():
+    from analysis_tools.model_table import END, START, model_table
+
+    assert _between((_ROOT / "README.md").read_text(), START, END) == model_table(), (
+        "run: python tools/analysis_tools/model_table.py"
+    )
+
+
+def test_table_of_results_is_drawn_from_the_rows():
+    from studies import breakhis_xception
+    from studies.results import Results
+
+    folder = _ROOT / "configs/breakhis_xception"
+    rows = Results(folder / "results.csv").rows()
+    text = (folder / "README.md").read_text()
+    assert _between(text, "<!-- results: drawn by tools/reproduce.py -->", "<!-- end of results -->") == (
+        breakhis_xception.table(rows).strip()
+    ), "run: python tools/reproduce.py breakhis_xception --scale small --table-only"
+
+
+@pytest.mark.parametrize("readme", _READMES, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_files_that_a_readme_names_exist(readme):
+    named = set(re.findall(r"(?:tools|configs|tests|checkpoints)/[\w./-]+\.(?:py|md)", readme.read_text()))
+    assert named
+    assert [name for name in sorted(named) if not (_ROOT / name).exists()] == []
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = next(line.split("#")[0].strip() for line in (_ROOT / "README.md").read_text().splitlines()
+                   if line.startswith("make test"))  # fmt: skip
+    assert f"exec {command}" in (_ROOT / ".ci/run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("tool", _TOOLS, ids=lambda path: path.name)
+def test_every_tool_that_is_a_command_answers_help(tool):
+    if "__main__" not in tool.read_text():
+        pytest.skip("a module of tools, no command")
+    done = subprocess.run([sys.executable, str(tool), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_no_path_of_a_machine_and_no_registry_stands_in_a_tracked_file():
+    done = subprocess.run(["git", "-C", str(_ROOT), "ls-files"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no git checkout")
+    pattern = re.compile(r"://[^/ ]*(?:py" + "pi|pythonho" + r"sted)[^/ ]*|(?<![\w.])/(?:work|ro" + r"ot)/")
+    found = []
+    for name in done.stdout.split():
+        path = _ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".txt", ".json", ".csv", "") and path.is_file():
+            found += [f"{name}: {m[0]}" for m in pattern.finditer(path.read_text(encoding="utf-8", errors="ignore"))]
+    assert found == []
