@@ -10,7 +10,10 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" or an empty string: the end of an error message."""
-    found = nearest(name, valid)
-    return f"; did you mean {found!r}?" if found else ""
+def did_you_mean(name: object, valid: Iterable[str]) -> str:
+    """The end of an error message: "; did you mean 'x'?", or the choices where they are few, or nothing."""
+    choices = list(valid)
+    found = nearest(str(name), choices)
+    if found:
+        return f"; did you mean {found!r}?"
+    return f"; there are {', '.join(choices)}" if 0 < len(choices) <= 12 else ""

@@ -1,7 +1,7 @@
 """Loads a config, sets options in it, and refuses what nobody would read, before anything is built."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -118,8 +118,9 @@ def set_options(config: Config, options: Mapping[str, Any], source: str) -> None
 def check_config(config: Config) -> None:
     """Checks every key of a loaded config against what reads it.
 
-    A dict with a `type` is bound to that class's signature; the Runner's own dicts to what it reads. Names at the top
-    level that only serve the file itself begin with `_` or end in `_pipeline`.
+    A dict with a `type` is bound to that class's signature, and to its `check_config` where it has one; the Runner's own
+    dicts are compared with what it reads. Names at the top level that only serve the file itself begin with `_` or end
+    in `_pipeline`.
 
     Raises:
         ConfigError: With the file, the key and the nearest valid one.
@@ -170,12 +171,16 @@ def _check_binding(node: dict, path: str, file: str) -> None:
     if cls is None:
         return
     accepted = accepted_keywords(cls)
-    if accepted is None:
-        return
-    for key in node:
-        if key != "type" and key not in accepted and not (path.count(".") == 0 and _RUNNER_KEYS.get(path)):
+    if accepted is not None and not _RUNNER_KEYS.get(path):  # the Runner's own dicts were checked by that table
+        for key in set(node) - {"type"} - accepted:
             name = getattr(cls, "__name__", str(cls))
             raise ConfigError(f"{file}: {path}.{key}: {name} takes no {key!r}{did_you_mean(key, accepted)}")
+    further: Callable | None = getattr(cls, "check_config", None)
+    if further is not None:
+        try:
+            further({key: value for key, value in node.items() if key != "type"})
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {path}: {error}") from error
 
 
 def _lookup(config: Config, place: str, source: str) -> tuple[Any, str]:

@@ -1,10 +1,10 @@
 """The schemes that a split can be asked for by, their keys, defaults and bounds. Needs no torch."""
 
-from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any
 
 from pathzoo.errors import ConfigError
+from pathzoo.nearest import did_you_mean
 
 _LABEL_KEYS = {"label_fraction": 1.0, "label_balance": "equal", "label_grouping": "image"}
 _RATIOS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -28,10 +28,10 @@ def checked_scheme(split: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if scheme is None:
         raise ConfigError(f"split: give scheme=..., one of {', '.join(SCHEMES)}, or the path of a saved split")
     if scheme not in SCHEMES:
-        raise ConfigError(f"split: unknown scheme {scheme!r}; {nearest(scheme, SCHEMES)}")
+        raise ConfigError(f"split: unknown scheme {scheme!r}{did_you_mean(scheme, SCHEMES)}")
     for key in split:
         if key not in SCHEMES[scheme]:
-            raise ConfigError(f"split: the scheme {scheme} has no key {key!r}; {nearest(key, SCHEMES[scheme])}")
+            raise ConfigError(f"split: the scheme {scheme} has no key {key!r}{did_you_mean(key, SCHEMES[scheme])}")
     values = {**SCHEMES[scheme], **split}
     for key, value, good, want in _rules(scheme, values):
         if not good:
@@ -81,9 +81,3 @@ def _are_ratios(ratios: Any) -> bool:
         and ratios["train"] > 0
         and abs(sum(ratios.values()) - 1) < 1e-6
     )
-
-
-def nearest(name: Any, known: Collection[str]) -> str:
-    """The half sentence that helps with a mistyped name."""
-    close = get_close_matches(str(name), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"

@@ -11,12 +11,12 @@ import csv
 import io
 import math
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pathzoo.datasets.split_schemes import UNKNOWN
 from pathzoo.errors import ConfigError, DataError
+from pathzoo.nearest import nearest
 
 _NEEDED = ("path", "label", "patient")
 _BY_CHOICE = ("slide", "mpp", "x", "y")
@@ -83,8 +83,8 @@ def _rows(path: Path, reader: Any, root: Path) -> list[dict[str, Any]]:
 def _check_header(path: Path, header: list[str]) -> None:
     for name in _NEEDED:
         if name not in header:
-            near = get_close_matches(name, set(header) - {*_NEEDED, *_BY_CHOICE}, 1, cutoff=0.5)
-            hint = f"rename {near[0]!r}" if near else f"the header is {', '.join(header)}"
+            near = nearest(name, set(header) - {*_NEEDED, *_BY_CHOICE})
+            hint = f"rename {near!r}" if near else f"the header is {', '.join(header)}"
             extra = " (it may be empty where not known)" if name == "patient" else ""
             raise DataError(f"{path}:1: the column {name!r} is missing; {hint}{extra}")
     twice = [name for name in header if name and header.count(name) > 1]

@@ -11,12 +11,13 @@ from mmengine.logging import print_log
 
 from pathzoo.datasets.inventory import ImageRecord, inspect_image, scan_images
 from pathzoo.datasets.sampling import mix_seed
-from pathzoo.datasets.split_config import nearest
+from pathzoo.datasets.split_config import checked_scheme
 from pathzoo.datasets.split_schemes import rank
 from pathzoo.datasets.splits import Split, SplitItem, caveats, resolve_split
 from pathzoo.datasets.tile_table import read_tile_table
 from pathzoo.errors import ConfigError, DataError, PathzooError
 from pathzoo.fileio import canonical_json, sha256_bytes
+from pathzoo.nearest import did_you_mean
 from pathzoo.registry import DATASETS
 
 _SUBSETS = ("train", "val", "test", "unlabelled", "all")
@@ -103,6 +104,16 @@ class TileClassification(BaseDataset):
             lazy_init=lazy_init,
             max_refetch=0,
         )
+
+    @staticmethod
+    def check_config(arguments: Mapping[str, Any]) -> None:
+        """Checks what a signature cannot: the keys of `split`. Called before anything of a config is built.
+
+        Raises:
+            ConfigError: an unknown scheme or key, or a value out of bounds.
+        """
+        if isinstance(arguments.get("split"), Mapping):
+            checked_scheme(dict(arguments["split"]))
 
     @property
     def split(self) -> Split:
@@ -231,7 +242,9 @@ class TileClassification(BaseDataset):
         classes = self._metainfo["classes"] = tuple(classes)
         for info in infos:
             if info["label"] not in classes:
-                raise DataError(f"{info['where']}: unknown label {info['label']!r}; {nearest(info['label'], classes)}")
+                raise DataError(
+                    f"{info['where']}: unknown label {info['label']!r}{did_you_mean(info['label'], classes)}"
+                )
         return classes
 
     def _data_info(self, info: dict, record: ImageRecord, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -275,7 +288,7 @@ def _permute_labels(infos: list[dict], seed: int) -> None:
 
 def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name}={value!r}: {nearest(value, choices)}")
+        raise ConfigError(f"{name}={value!r}{did_you_mean(value, choices)}")
 
 
 def _and_more(found: Sequence) -> str:

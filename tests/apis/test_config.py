@@ -36,6 +36,11 @@ def _write(folder: Path, text: str) -> Path:
             "from mmengine.hooks import LoggerHook\ndefault_hooks = dict(logger=dict(type=LoggerHook, intervall=3))",
             r"mine\.py: default_hooks\.logger\.intervall: LoggerHook takes no 'intervall'; did you mean 'interval'",
         ),
+        (
+            "from pathzoo.datasets.breakhis import BreakHis\n"
+            "test_dataloader = dict(dataset=dict(type=BreakHis, split=dict(scheme='patient_kfold', flod=1)))",
+            r"mine\.py: test_dataloader\.dataset: split: .* no key 'flod'; did you mean 'fold'",
+        ),
         ("randomness = dict(sed=1)", r"randomness\.sed; did you mean 'seed'"),
         ("model = dict(type='pathzoo.models.TimBackbone')", r"model\.type: pathzoo\.models has no 'TimBackbone'"),
         ("parameters = dict(fold=['train_dataloader.dataset.fold'])", r"parameters\.fold: the config has no"),

@@ -210,7 +210,7 @@ def test_unknown_label_names_the_nearest_class(lab):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"subset": "tarin"}, "subset='tarin': did you mean 'train'"),
+        ({"subset": "tarin"}, "subset='tarin'; did you mean 'train'"),
         ({"subset": "train"}, r"subset='train': the split \(none\) has no such subset, but all"),
         ({"on_bad_image": "ignore"}, "on_bad_image='ignore'"),
         ({"mpp": 0}, "mpp=0: give microns per pixel above 0"),

@@ -3,7 +3,6 @@
 Albumentations 2 only warns about a keyword that a transform does not have; here it is an error.
 """
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import albumentations as A  # noqa: N812 - as its own documentation calls it
 
 from pathzoo.datasets.transforms.stain import StainJitter
 from pathzoo.errors import ConfigError
+from pathzoo.nearest import did_you_mean
 
 _OWN = {"StainJitter": StainJitter}
 _KINDS = (A.BasicTransform, A.BaseCompose)
@@ -52,7 +52,7 @@ def _find(name: Any, where: str) -> type:
         found = _OWN.get(short) or getattr(A, short, None)
         if not _is_transform(found):
             known = [*_OWN, *(key for key in dir(A) if _is_transform(getattr(A, key)))]
-            raise ConfigError(f"Albumentations: {where} has unknown type '{name}'{_nearest(short, known)}")
+            raise ConfigError(f"Albumentations: {where} has unknown type '{name}'{did_you_mean(short, known)}")
         return found
     if not _is_transform(name):
         raise ConfigError(f"Albumentations: {where} has type {name!r}, which is no transform of albumentations")
@@ -68,13 +68,8 @@ def _check_keywords(kind: type, keywords: Mapping[str, Any], where: str) -> None
     for name in keywords:
         if name not in known:
             raise ConfigError(
-                f"Albumentations: {where} ({kind.__name__}) has no keyword '{name}'{_nearest(name, known)}"
+                f"Albumentations: {where} ({kind.__name__}) has no keyword '{name}'{did_you_mean(name, known)}"
             )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; it knows {', '.join(known)}" if len(known) < 12 else ""
 
 
 def _plain(value: Any) -> Any:

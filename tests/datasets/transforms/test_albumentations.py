@@ -220,7 +220,7 @@ def test_unseeded_main_process_follows_numpys_seed(tissue):
         ([{"p": 1}], "needs a dict with a 'type'"),
         (
             [{"type": "HorizontalFlip", "prob": 1}],
-            r"\(HorizontalFlip\) has no keyword 'prob'; did you mean 'p'|it knows p",
+            r"\(HorizontalFlip\) has no keyword 'prob'; did you mean 'p'|there are p",
         ),
         ([{"type": "Rotate", "limits": 10}], "has no keyword 'limits'; did you mean 'limit'"),
         ([{"type": "StainJitter", "alfa": 1}], "has no keyword 'alfa'; did you mean 'alpha'"),
