@@ -20,7 +20,8 @@ setup: $(STAMP) ## make .venv with everything the demo and the tests need
 $(UV):
 	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12) and 'pathzoo needs Python 3.10 to 3.12, this is ' + sys.version.split()[0] + '; make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$$( [ -d wheelhouse ] && echo --no-index --find-links wheelhouse ) uv
 
 # From ./wheelhouse where `make wheelhouse` filled it, else from the registry.
 $(STAMP): pyproject.toml constraints.txt overrides.txt | $(UV)
@@ -51,7 +52,7 @@ wheelhouse: $(STAMP) ## collect every wheel into ./wheelhouse, for a machine of 
 	rm -rf wheelhouse.part && mkdir wheelhouse.part
 	$(UV) pip freeze --python $(BIN)/python --exclude-editable > wheelhouse.part/requirements.txt
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-cache-dir --no-deps \
-		--wheel-dir wheelhouse.part --requirement wheelhouse.part/requirements.txt uv hatchling editables
+		--wheel-dir wheelhouse.part --requirement wheelhouse.part/requirements.txt uv
 	rm -rf wheelhouse && mv wheelhouse.part wheelhouse
 
 clean: ## remove the environment and what runs left behind

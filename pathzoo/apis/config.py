@@ -118,9 +118,9 @@ def set_options(config: Config, options: Mapping[str, Any], source: str) -> None
 def check_config(config: Config) -> None:
     """Checks every key of a loaded config against what reads it.
 
-    A dict with a `type` is bound to that class's signature, and to its `check_config` where it has one; the Runner's own
-    dicts are compared with what it reads. Names at the top level that only serve the file itself begin with `_` or end
-    in `_pipeline`.
+    A dict with a `type` is bound to that class's signature, and to its `check_config` where it has one; the Runner's
+    own dicts are compared with what it reads. Names at the top level that only serve the file itself begin with `_` or
+    end in `_pipeline`.
 
     Raises:
         ConfigError: With the file, the key and the nearest valid one.

@@ -134,7 +134,9 @@ def _run_arm(
             test(arm.config, work_dir=work, options=fold_options)
         pooled.append(read_predictions(work / "test" / "predictions.csv"))
     predictions = _pool(pooled)
-    rows = write_evaluation(folder / digest / "pooled", **vars(predictions))
+    subset = "test, by image" if arm.by_image else f"{folds}-fold cross-validation by patient"
+    about = {"subset": subset, "dataset": "BreakHis"}
+    rows = write_evaluation(folder / digest / "pooled", **vars(predictions), extra=about)
     known = {patient for patient in predictions.patients if patient is not None}
     row |= {"status": "done", "n_images": len(predictions.labels), "n_patients": len(known), **metric_columns(rows)}
     results.append(row)
