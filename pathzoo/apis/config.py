@@ -138,7 +138,7 @@ def check_config(config: Config) -> None:
             _check_binding(node, path, file)
     for name, places in (content.get("parameters") or {}).items():
         for place in places:
-            _lookup(config, place, f"{file}: parameters.{name}")
+            _lookup(config, place, f"{file}: parameters.{name}", free_dicts=True)
 
 
 def _plain(config: Config) -> dict[str, Any]:
@@ -183,8 +183,12 @@ def _check_binding(node: dict, path: str, file: str) -> None:
             raise ConfigError(f"{file}: {path}: {error}") from error
 
 
-def _lookup(config: Config, place: str, source: str) -> tuple[Any, str]:
-    """The container that holds `place`'s last key, and that key; the key itself may be new where a class takes it."""
+def _lookup(config: Config, place: str, source: str, free_dicts: bool = False) -> tuple[Any, str]:
+    """The container that holds `place`'s last key, and that key; the key itself may be new where a class takes it.
+
+    With `free_dicts` it may also be new in a dict without a type: a parameter such as `fold` has no place while the
+    whole `split` is another scheme's.
+    """
     node: Any = config
     *heads, last = place.split(".")
     for number, key in enumerate(heads):
@@ -195,9 +199,12 @@ def _lookup(config: Config, place: str, source: str) -> tuple[Any, str]:
         else:
             _refuse(node, key, ".".join(heads[: number + 1]), source)
     if isinstance(node, list):
-        if not (last.isdigit() and int(last) < len(node)):
-            _refuse(node, last, place, source)
-    elif not isinstance(node, dict | Config) or (last not in node and last not in _new_keys(node, ".".join(heads))):
+        known = last.isdigit() and int(last) < len(node)
+    elif free_dicts and isinstance(node, dict) and "type" not in node:
+        known = True
+    else:
+        known = isinstance(node, dict | Config) and (last in node or last in _new_keys(node, ".".join(heads)))
+    if not known:
         _refuse(node, last, place, source)
     return node, last
 

@@ -3,14 +3,19 @@
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 from pathzoo._version import __version__
+from pathzoo.errors import PathzooError
 from pathzoo.fileio import sha256_file
 
 _RECORDED = (
@@ -26,6 +31,32 @@ _RECORDED = (
     "opencv-python-headless",
     "numpy",
 )
+
+
+@contextmanager
+def nothing_left_behind(folder: Path) -> Iterator[Callable[[], None]]:
+    """Removes what was added to `folder`, or the folder where it is new, if the input turns out to be refused.
+
+    mmengine's Runner makes a folder for logs on construction, long before all of the input has been looked at.
+
+    Args:
+        folder: The work folder. What stands in it before is not touched.
+
+    Yields:
+        A function to call when the input has been accepted: from then on everything stays.
+    """
+    top = folder  # the uppermost folder that is new
+    while not top.exists() and not top.parent.exists():
+        top = top.parent
+    before = set(folder.iterdir()) if folder.is_dir() else None
+    accepted = []
+    try:
+        yield lambda: accepted.append(True)
+    except (PathzooError, KeyboardInterrupt):
+        if is_main_process() and not accepted and top.is_dir():
+            for path in [top] if before is None else set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def package_versions() -> dict[str, str]:
@@ -77,8 +108,6 @@ def data_record(dataset: Any, config: Config) -> dict[str, Any]:
     """What the run was trained on: counts, digests and the split; no patient, slide or file is named here."""
     split = getattr(dataset, "split", None)
     counts = dataset.describe() if hasattr(dataset, "describe") else {}
-    table = getattr(dataset, "ann_file", None)
-    root = Path(getattr(dataset, "data_root", None) or (Path(table).parent if table else "."))
     return {
         "dataset": type(dataset).__name__,
         "digest": getattr(dataset, "data_digest", None),
@@ -86,8 +115,17 @@ def data_record(dataset: Any, config: Config) -> dict[str, Any]:
         if split is None
         else {"scheme": split.scheme, "digest": split.digest, "file": "splits.json", "parameters": split.parameters},
         "counts": counts,
-        "synthetic": (root / "phantom.json").is_file(),
+        "synthetic": _is_synthetic(dataset),
     }
+
+
+def _is_synthetic(dataset: Any) -> bool:
+    """Whether any image lies below a folder with a phantom.json, which pathzoo's phantoms put at their top."""
+    if not hasattr(dataset, "get_data_info"):
+        return False
+    folders = {Path(dataset.get_data_info(index)["img_path"]).parent for index in range(len(dataset))}
+    above = {folder for lowest in folders for folder in (lowest, *lowest.parents)}
+    return any((folder / "phantom.json").is_file() for folder in above)
 
 
 def process_record(command: list[str]) -> dict[str, Any]:

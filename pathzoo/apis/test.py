@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 
 from pathzoo.apis.config import load_config
+from pathzoo.apis.run_record import nothing_left_behind
 from pathzoo.apis.setup import setup
 from pathzoo.engine.checkpoint import latest_checkpoint
 from pathzoo.errors import CheckpointError
@@ -50,8 +51,9 @@ def test(
 
     from pathzoo.engine import Runner
 
-    runner = Runner.from_cfg(cfg)
-    runner.test()
+    with nothing_left_behind(folder):
+        runner = Runner.from_cfg(cfg)
+        runner.test()
     if is_main_process():
         dataset = type(runner.test_dataloader.dataset).__name__
         about = {"subset": "test", "dataset": dataset, "checkpoint": Path(cfg.load_from).name}

@@ -1,20 +1,19 @@
 """Trains by a config: what `tools/train.py` and `pathzoo train` call."""
 
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 
 from pathzoo.apis import run_record
 from pathzoo.apis.config import load_config, set_options
 from pathzoo.apis.setup import setup
-from pathzoo.errors import ConfigError, DataError, PathzooError
+from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import write_json
 
 
@@ -63,34 +62,39 @@ def train(
 
     from pathzoo.engine import Runner
 
-    with _nothing_left_behind(folder):
+    with run_record.nothing_left_behind(folder) as accept:
         runner = Runner.from_cfg(cfg)
         _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
         dataset = runner.train_dataloader.dataset
-        if is_main_process():
-            _keep_split(dataset, folder)
-    record = _record(cfg, runner, dataset, command or sys.argv)
-    _write_record(folder, record | {"status": "running"})
-    trained_from = time.time()
-    runner.train()
-    timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
-    _write_record(folder, record | {"status": "finished", "timings": timings})
+        _check_split(dataset, folder)
+        record = _record(cfg, runner, dataset, command or sys.argv)
+
+        def begin() -> None:
+            accept()
+            if is_main_process():
+                _keep_split(dataset, folder)
+                write_json(folder / "train_run.json", record | {"status": "running"})
+
+        runner.register_hook(_AtStart(begin))
+        trained_from = time.time()
+        runner.train()
     if is_main_process():
+        timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
+        write_json(folder / "train_run.json", record | {"status": "finished", "timings": timings})
         _write_validation_metrics(runner, folder)
     return folder
 
 
-@contextmanager
-def _nothing_left_behind(folder: Path) -> Iterator[None]:
-    """Removes what mmengine's Runner writes on construction (logs, a copy of the config) where the input is refused."""
-    before = set(folder.iterdir()) if folder.is_dir() else None
-    try:
-        yield
-    except PathzooError:
-        if is_main_process() and folder.is_dir():
-            for path in [folder] if before is None else set(folder.iterdir()) - before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
+class _AtStart(Hook):
+    """Calls a function when every input has been accepted, weights included, and training begins."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def before_train(self, runner: Any) -> None:
+        self._act()
 
 
 def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bool, seed: int | None) -> None:
@@ -130,21 +134,23 @@ def _choose_resume(cfg: Config, folder: Path, resume: bool | str | Path) -> None
     cfg.load_from, cfg.resume = str(checkpoint), True
 
 
+def _check_split(dataset: Any, folder: Path) -> None:
+    """Where the folder holds a splits.json already, the data must still give the same split."""
+    split, path = getattr(dataset, "split", None), folder / "splits.json"
+    if split is None or not path.exists():
+        return
+    before = type(split).load(path).digest
+    if before != split.digest:
+        raise DataError(
+            f"{path}: this folder was trained on another split (digest {before[:12]}, now {split.digest[:12]}): "
+            "data, fold or seed changed; give another --work-dir"
+        )
+
+
 def _keep_split(dataset: Any, folder: Path) -> None:
-    """Writes splits.json; where the folder holds one already, the data must still give the same split."""
-    split = getattr(dataset, "split", None)
-    if split is None:
-        return
-    path = folder / "splits.json"
-    if path.exists():
-        before = type(split).load(path).digest
-        if before != split.digest:
-            raise DataError(
-                f"{path}: this folder was trained on another split (digest {before[:12]}, now {split.digest[:12]}): "
-                "data, fold or seed changed; give another --work-dir"
-            )
-        return
-    split.save(path)
+    split, path = getattr(dataset, "split", None), folder / "splits.json"
+    if split is not None and not path.exists():
+        split.save(path)
 
 
 def _record(cfg: Config, runner: Any, dataset: Any, command: list[str]) -> dict[str, Any]:
@@ -177,11 +183,6 @@ def _model_input(cfg: Config) -> dict[str, Any]:
         "mean": list(preprocessor.get("mean") or []),
         "std": list(preprocessor.get("std") or []),
     }
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    if is_main_process():
-        write_json(folder / "train_run.json", record)
 
 
 def _write_validation_metrics(runner: Any, folder: Path) -> None:

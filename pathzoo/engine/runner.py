@@ -23,6 +23,8 @@ class Runner(_HostRunner):
     - `load_checkpoint` never unpickles (see `pathzoo.engine.checkpoint`) and refuses a file of another model; resuming
       is strict about every key.
     - `save_checkpoint` writes to a temporary file, flushes it to disk and renames it.
+    - The copy of the config appears in the work folder when training begins, not when the Runner is made: neither input
+      that is refused nor a test may replace the copy of an earlier run.
     - Weights are not initialised (or downloaded) when a checkpoint is about to replace all of them.
     - With a launcher and no GPU, processes talk by gloo.
     """
@@ -75,10 +77,15 @@ class Runner(_HostRunner):
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls every hook; before saving, what the hooks left is brought to tensors and plain data."""
+        if fn_name == "before_train":
+            super().dump_config()
         super().call_hook(fn_name, **kwargs)
         if fn_name == "before_save_checkpoint":
             checkpoint = kwargs["checkpoint"]
             checkpoint["message_hub"] = history_to_plain(checkpoint["message_hub"])
+
+    def dump_config(self) -> None:
+        """Nothing yet: the host calls this on construction; see `call_hook`."""
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:

@@ -80,6 +80,14 @@ def test_a_parameter_reaches_every_place():
     assert config.randomness.seed == config.train_dataloader.dataset.seed == 7
 
 
+def test_another_split_scheme_replaces_the_whole_split_and_then_has_no_fold():
+    scheme = {"scheme": "by_image_leaky", "seed": 0}
+    config = load_config(_SMALL, {"split": scheme})
+    assert config.test_dataloader.dataset.split == scheme
+    with pytest.raises(ConfigError, match=r"no 'train_dataloader\.dataset\.split\.fold'"):
+        load_config(_SMALL, {"split": scheme, "fold": 1})
+
+
 def test_setting_one_data_set_does_not_reach_another():
     config = load_config(_SMALL, {"val_dataloader.dataset.split.fold": 4})
     assert config.train_dataloader.dataset.split.fold == 0

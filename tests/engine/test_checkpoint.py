@@ -86,7 +86,7 @@ def test_our_runs_need_plain_torch_load_alone(cohort, tmp_path):
 def test_log_history_makes_the_round_trip():
     hub = MessageHub("round-trip")
     for value in (3.0, 2.0, 1.5):
-        hub.update_scalar("train/loss", value, count=4)
+        hub.update_scalar("train/loss", value)
     hub.update_info("best_score", np.float64(0.25))
     hub.update_info("epoch", 7)
     before = hub.state_dict()

@@ -1,7 +1,7 @@
 """The runner: exact resume, checkpoints that appear whole, input that is refused, preemption."""
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +13,8 @@ import torch
 from mmengine.fileio import LocalBackend
 from tiny_run import CONFIG, as_words, tiny_options
 
+from pathzoo.apis.test import test
 from pathzoo.apis.train import train
-from pathzoo.engine import Runner
 from pathzoo.engine.checkpoint import load_checkpoint_safely
 from pathzoo.engine.hooks.preemption import EXIT_PREEMPTED
 from pathzoo.errors import CheckpointError
@@ -158,7 +158,6 @@ def test_the_older_checkpoint_goes_only_when_the_newer_lies_on_disk(cohort, tmp_
         remove(self, path)
 
     monkeypatch.setattr(LocalBackend, "remove", watched)
-    # Each epoch is better than the one before by definition: the learning rate is 0 and the running statistics move.
     train(CONFIG, tmp_path, options=tiny_options(cohort, epochs=3))
     assert {"epoch_1.pth", "epoch_2.pth"} <= {name for name, _ in seen}
     assert all(count >= 1 for _, count in seen)
@@ -166,21 +165,11 @@ def test_the_older_checkpoint_goes_only_when_the_newer_lies_on_disk(cohort, tmp_
 
 def test_testing_does_not_replace_the_runs_copy_of_its_config(cohort, one_epoch, tmp_path):
     """mmengine writes that copy whenever a Runner is made; the run's own says how the weights came about."""
-    import shutil
-
-    from pathzoo.apis.test import test
-
     folder = Path(shutil.copytree(one_epoch, tmp_path / "run"))
     copy = folder / Path(CONFIG).name
     before = copy.read_bytes()
     test(CONFIG, work_dir=folder, options=tiny_options(cohort, test_dataloader__batch_size=2))
     assert copy.read_bytes() == before
-
-
-def test_no_launcher_is_no_process_group(one_epoch):
-    assert not torch.distributed.is_initialized()
-    assert json.loads((one_epoch / "train_run.json").read_text())["world_size"] == 1
-    assert issubclass(Runner, object)
 
 
 def _start(folder: Path, cohort: Path, *words: str, workers: int, epochs: int) -> subprocess.Popen:

@@ -90,9 +90,12 @@ def machine(threads: int | None = None, device: str = "cpu") -> str:
 
 def publish(tables: Sequence[Table], note: str, markdown: Path | None = None) -> None:
     """Prints the tables, and writes them with `note` (how and on what it was measured) to a Markdown file."""
-    console = Console(soft_wrap=True)
+    # Never narrower than the widest table: a number that is cut off is worse than a wrapped line.
+    console = Console(width=max(Console().width, 140))
     for table in tables:
-        shown = _RichTable(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
+        shown = _RichTable(title=table.title, title_justify="left", box=None, pad_edge=False)
+        for column in table.columns:
+            shown.add_column(column, no_wrap=True)
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)

@@ -1,7 +1,7 @@
 """The input pipeline that a PyTorch user writes with torchvision's transforms v2, equivalent to a config of ours.
 
-Written by torchvision's own advice (v2, tensors, uint8 until the end); whether its tensors or Pillow's images are faster
-depends on the transforms and the machine, so both are there and the benchmark takes the faster.
+Written by torchvision's own advice (v2, tensors, uint8 until the end). Whether its tensors or Pillow's images are
+faster depends on the transforms and the machine, so both are there and the benchmark takes the faster.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,9 +2,9 @@
 
     python tools/benchmarks/startup.py [--config CONFIG] [--markdown FILE]
 
-`tools/train.py CONFIG` until its first iteration stands in the log, against a script that imports torch, torchvision and
-timm, reads one batch from the same folder and takes one step; `pathzoo --help` against `python -c pass`. Commands take
-turns; a breakdown of what `tools/train.py` does comes from a process that calls the same functions one by one.
+`tools/train.py CONFIG` until its first iteration stands in the log, against a script that imports torch, torchvision
+and timm, reads one batch from the same folder and takes one step; `pathzoo --help` against `python -c pass`. Commands
+take turns; a breakdown of what `tools/train.py` does comes from a process that calls the same functions one by one.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from measuring import Table, in_turns, machine, publish, ratio, spread
 _CONFIG = "breakhis_xception/full_resnet10t_1xb16_20e_phantom40x_small.py"
 _TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 _NAMES = {
-    "pass": "python -c pass",
-    "help": "pathzoo --help",
-    "peer": "script with torch, torchvision, timm: first step (peer)",
-    "train": "tools/train.py CONFIG: first iteration",
-    "anew": "the same, images never scanned before",
+    "pass": "A  python -c pass",
+    "help": "B  pathzoo --help",
+    "peer": "C  peer: torch, torchvision, timm",
+    "train": "D  tools/train.py CONFIG",
+    "anew": "E  the same, images never seen",
 }
+_LETTERS = {key: name[0] for key, name in _NAMES.items()}
 #: What a user would write for a first step; the folder and the network come in as arguments.
 _PEER = """
 import sys
@@ -88,10 +89,8 @@ runner.train()
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns 0."""
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     where = machine()
     with tempfile.TemporaryDirectory(prefix="pathzoo-benchmark-") as folder:
-        os.environ["PATHZOO_CACHE"] = str(Path(folder) / "cache")
         case = _Case(arguments, Path(folder))
         arms: dict[str, Callable[[], float]] = {"pass": case.nothing, "help": case.help}
         if not arguments.help_only:
@@ -114,6 +113,9 @@ class _Case:
             from pathzoo.datasets.phantom import write_breakhis
 
             write_breakhis(self.data, patients=arguments.patients, images_per_patient=6)
+        self.cache = folder / "cache"
+        more = {"NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONUNBUFFERED": "1", "PATHZOO_CACHE": str(self.cache)}
+        self.environment = os.environ | more
         self.options = {
             "data_root": str(self.data),
             "default_hooks.logger.interval": 1,
@@ -121,47 +123,44 @@ class _Case:
         }
 
     def nothing(self) -> float:
-        return _seconds([sys.executable, "-c", "pass"])
+        return self._seconds([sys.executable, "-c", "pass"])
 
     def help(self) -> float:
         command = Path(sys.executable).with_name("pathzoo")  # the script that installing puts beside Python
         words = [str(command)] if command.is_file() else [sys.executable, "-m", "pathzoo"]
-        return _seconds([*words, "--help"])
+        return self._seconds([*words, "--help"])
 
     def peer(self) -> float:
         # The layout ends in .../breast/{benign,malignant}/...; ImageFolder takes the folder of the classes.
         classes = next(self.data.rglob("benign")).parent
         words = [str(classes), self.network, str(self.size), str(self.batch)]
-        return _seconds([sys.executable, "-c", _PEER, *words], until="done")
+        return self._seconds([sys.executable, "-c", _PEER, *words], until="done")
 
     def train(self) -> float:
         options = [f"{key}={value}" for key, value in self.options.items()]
         work_dir = self._new_folder()
         command = [sys.executable, str(_TRAIN), self.config, "--work-dir", work_dir, "--cfg-options", *options]
-        return _seconds(command, until="Epoch(train)")
+        return self._seconds(command, until="Epoch(train)")
 
     def train_anew(self) -> float:
-        shutil.rmtree(os.environ["PATHZOO_CACHE"], ignore_errors=True)
-        seconds = self.train()
-        return seconds
+        shutil.rmtree(self.cache, ignore_errors=True)
+        return self.train()
 
     def parts(self) -> list[tuple[str, float]]:
         command = [sys.executable, "-c", _PARTS, self.config, json.dumps(self.options), self._new_folder()]
-        found = _run(command, until="[[")[1]
+        found = _run(command, "[[", self.environment)[1]
         return [(name, seconds) for name, seconds in json.loads(found)]
+
+    def _seconds(self, command: list[str], until: str | None = None) -> float:
+        return _run(command, until, self.environment)[0]
 
     def _new_folder(self) -> str:
         return tempfile.mkdtemp(prefix="run-", dir=self.folder)
 
 
-def _seconds(command: list[str], until: str | None = None) -> float:
-    return _run(command, until)[0]
-
-
-def _run(command: list[str], until: str | None) -> tuple[float, str]:
+def _run(command: list[str], until: str | None, environment: dict[str, str]) -> tuple[float, str]:
     """Seconds until a line of the output holds `until` (or the process ends, without it), and that line."""
     started = time.perf_counter()
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -188,10 +187,10 @@ def _run(command: list[str], until: str | None) -> tuple[float, str]:
 def _tables(values: dict[str, list[float]], parts: list[list[tuple[str, float]]]) -> list[Table]:
     base = {"pass": "pass", "help": "pass", "peer": "peer", "train": "peer", "anew": "peer"}
     rows = [
-        (_NAMES[key], spread(found).show(), f"{ratio(found, values[base[key]]).show()} x {_NAMES[base[key]]}")
+        (_NAMES[key], spread(found).show(), _LETTERS[base[key]], ratio(found, values[base[key]]).show())
         for key, found in values.items()
     ]
-    tables = [Table("From command to result (aim: pathzoo --help under 0.3 s)", ("", "s", "ratio"), rows)]
+    tables = [Table("From command to result (aim: pathzoo --help under 0.3 s)", ("", "s", "against", "ratio"), rows)]
     if parts:
         names = [name for name, _ in parts[0]]
         times = [[one[number][1] for one in parts] for number in range(len(names))]
@@ -203,7 +202,9 @@ def _tables(values: dict[str, list[float]], parts: list[list[tuple[str, float]]]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default=_CONFIG, help="a config of BreakHis's kind; the small phantom one by default")
+    parser.add_argument(
+        "--config", default=_CONFIG, help="a config of BreakHis's kind; the small phantom one by default"
+    )
     parser.add_argument("--data-root", type=Path, help="images in BreakHis's tree; a phantom cohort where not given")
     parser.add_argument("--patients", type=int, default=30, help="of the phantom cohort, six images each")
     parser.add_argument("--network", default="resnet10t", help="timm's name, for the peer: that of the config")

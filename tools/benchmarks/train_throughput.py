@@ -292,7 +292,9 @@ def _pipeline_table(values: dict[str, list[float]], backend: str) -> Table:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default=_CONFIG, help="a config of BreakHis's kind; the small phantom one by default")
+    parser.add_argument(
+        "--config", default=_CONFIG, help="a config of BreakHis's kind; the small phantom one by default"
+    )
     parser.add_argument("--data-root", type=Path, help="images for it; a phantom cohort is drawn where not given")
     parser.add_argument("--batch-size", type=int, help="the config's where not given")
     parser.add_argument("--workers", type=int, help="loader processes; the config's where not given")

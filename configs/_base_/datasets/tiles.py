@@ -59,8 +59,8 @@ test_dataloader = dict(
     sampler=dict(type=DefaultSampler, shuffle=False),
     dataset=dict(**_dataset, subset="test", pipeline=_test_pipeline),
 )
-val_evaluator = dict(type=ClassificationMetric, n_bootstrap=0)
-test_evaluator = dict(type=ClassificationMetric, n_bootstrap=1000)
+val_evaluator = dict(type=ClassificationMetric, level="tile", n_bootstrap=0)
+test_evaluator = dict(type=ClassificationMetric, level="tile", n_bootstrap=1000)
 # `--cfg-options fold=3` reaches every place that stands here.
 parameters = dict(
     mpp=["model_input.mpp", *(f"{_part}_dataloader.dataset.pipeline.1.mpp" for _part in ("train", "val", "test"))],

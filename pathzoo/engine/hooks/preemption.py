@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -10,6 +12,7 @@ from pathzoo.registry import HOOKS
 
 #: sysexits.h EX_TEMPFAIL: "try again later"; the batch script resubmits with --resume.
 EXIT_PREEMPTED = 75
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @HOOKS.register_module()
@@ -17,7 +20,8 @@ class PreemptionHook(Hook):
     """On SIGTERM or SIGUSR1: finishes the iteration, then exits with 75. `--resume` goes on from the last epoch saved.
 
     The work of the unfinished epoch is done again: checkpoints are taken between epochs, where a run can be resumed
-    exactly.
+    exactly. Batch systems signal every process of a job: loader workers ignore both signals, or the iteration could
+    not be finished. They end with the process that started them.
     """
 
     def __init__(self) -> None:
@@ -25,9 +29,12 @@ class PreemptionHook(Hook):
         self._previous: dict[int, Any] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Takes over the two signals."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        """Takes over the two signals, before any worker has started."""
+        for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._note)
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:
+                loop.dataloader.worker_init_fn = partial(_init_worker, loop.dataloader.worker_init_fn)
 
     def after_train(self, runner: Any) -> None:
         """Gives the signals back."""
@@ -42,3 +49,10 @@ class PreemptionHook(Hook):
 
     def _note(self, number: int, frame: Any) -> None:
         self._asked = signal.Signals(number).name
+
+
+def _init_worker(then: Callable[[int], None] | None, worker_id: int) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if then is not None:
+        then(worker_id)
