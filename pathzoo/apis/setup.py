@@ -9,9 +9,8 @@ def setup() -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # mmcv warns at import of every op it was built without; pathzoo.compat.mmcv_ops says what that means for us.
     warnings.filterwarnings("ignore", message="Fail to import")
-    from pathzoo.compat import mmcv_ops, mmpretrain
+    from pathzoo import compat
     from pathzoo.plugins import load_plugins
 
-    mmcv_ops.install()
-    mmpretrain.install()
+    compat.install()
     load_plugins()

@@ -166,9 +166,9 @@ def _resolve(name: str) -> Any:
         return _module_class(_from_plugins[name].component, name)
     module, _, attribute = _BUILT_IN[name].partition(":")
     if module.startswith("mm"):
-        from pathzoo.compat import mmcv_ops
+        from pathzoo import compat
 
-        mmcv_ops.install()
+        compat.install()
     try:
         return getattr(importlib.import_module(module), attribute)
     except ImportError as error:
