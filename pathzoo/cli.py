@@ -266,7 +266,7 @@ def _show(rows: list[dict], columns: Sequence[str], as_json: bool) -> None:
 def _print_table(table: Any) -> None:
     from rich.console import Console
 
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)  # a file or a pipe gets whole names
 
 
 if __name__ == "__main__":

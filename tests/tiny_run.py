@@ -1,4 +1,4 @@
-"""A training run of seconds for tests: a packaged config, shrunk by options to a small network, tiles of 64 px and few images."""
+"""A training run of seconds for tests: a packaged config, shrunk by options to a small network and tiles of 64 px."""
 
 from pathlib import Path
 from typing import Any

@@ -1,11 +1,13 @@
 """mmengine's Runner with checkpoints that load safely and appear whole, and with process groups on the CPU."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import master_only
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as _HostRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -14,6 +16,9 @@ from pathzoo.engine.checkpoint import history_from_plain, history_to_plain, load
 from pathzoo.engine.distributed import DistributedDataParallel, init_gloo, without_gpu
 from pathzoo.errors import CheckpointError
 from pathzoo.registry import RUNNERS
+
+#: mmengine keeps loggers and log histories under the experiment's name, to which it adds the second.
+_RUNS = itertools.count(1)
 
 
 @RUNNERS.register_module()
@@ -27,7 +32,12 @@ class Runner(_HostRunner):
       that is refused nor a test may replace the copy of an earlier run.
     - Weights are not initialised (or downloaded) when a checkpoint is about to replace all of them.
     - With a launcher and no GPU, processes talk by gloo.
+    - Every run of a process has a log history of its own, also two that begin in the same second.
     """
+
+    def __init__(self, *args: Any, cfg: Any = None, experiment_name: str | None = None, **kwargs: Any) -> None:
+        name = experiment_name or Path(getattr(cfg, "filename", None) or "run").stem
+        super().__init__(*args, cfg=cfg, experiment_name=f"{name}_{next(_RUNS)}", **kwargs)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Joins a gloo group first where there is no GPU: the host's own set-up, which needs one, is then skipped."""
@@ -50,6 +60,21 @@ class Runner(_HostRunner):
     def _init_model_weights(self) -> None:
         if not (self._resume and self._load_from):
             super()._init_model_weights()
+
+    def train(self) -> nn.Module:
+        """Trains as the host does; where that fails, hooks with `after_failure` are called before the error goes on.
+
+        Persistent workers end with the run, not whenever the garbage collector comes by.
+        """
+        try:
+            return super().train()
+        except RuntimeError:
+            self.call_hook("after_failure")
+            raise
+        finally:
+            for loop in (self._train_loop, self._val_loop):
+                if isinstance(loop, BaseLoop):
+                    loop.dataloader._iterator = None
 
     def load_checkpoint(
         self,

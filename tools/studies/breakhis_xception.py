@@ -41,7 +41,7 @@ class Arm:
 
 
 _LITE = "breakhis_xception/full_efficientnet-lite0_1xb16_20e_breakhisall_small.py"
-_LITE_MPP = "breakhis_xception/full_efficientnet-lite0_1xb16_20e_breakhis40x100x-mpp05_small.py"
+_LITE_MPP = "breakhis_xception/full_efficientnet-lite0_1xb16_20e_breakhis40x100x-mpp07_small.py"
 _TINY = "breakhis_xception/full_resnet10t_1xb16_20e_phantom40x_small.py"
 _BY_IMAGE: dict[str, Any] = {"scheme": "by_image_leaky", "ratios": {"train": 0.6, "val": 0.2, "test": 0.2}}
 
@@ -60,7 +60,7 @@ _REAL = (
     Arm("EfficientNet-Lite0, from scratch, all images", _LITE),
     Arm("EfficientNet-Lite0, ImageNet, all images", _LITE, network="tf_efficientnet_lite0"),
     Arm("EfficientNet-Lite0, ImageNet, all images, by image", _LITE, network="tf_efficientnet_lite0", by_image=True),
-    Arm("EfficientNet-Lite0, ImageNet, 40X + 100X at 0.5 um/px", _LITE_MPP, network="tf_efficientnet_lite0"),
+    Arm("EfficientNet-Lite0, ImageNet, 40X + 100X at 0.7 um/px", _LITE_MPP, network="tf_efficientnet_lite0"),
     *_XCEPTION,
 )
 _PHANTOM = (Arm("ResNet-10t, from scratch", _TINY), Arm("ResNet-10t, labels shuffled (control)", _TINY, shuffled=True))
@@ -135,7 +135,7 @@ def _run_arm(
         pooled.append(read_predictions(work / "test" / "predictions.csv"))
     predictions = _pool(pooled)
     subset = "test, by image" if arm.by_image else f"{folds}-fold cross-validation by patient"
-    about = {"subset": subset, "dataset": "BreakHis"}
+    about = {"subset": subset, "dataset": "BreakHis", "split": "by_image_leaky" if arm.by_image else "patient_kfold"}
     rows = write_evaluation(folder / digest / "pooled", **vars(predictions), extra=about)
     known = {patient for patient in predictions.patients if patient is not None}
     row |= {"status": "done", "n_images": len(predictions.labels), "n_patients": len(known), **metric_columns(rows)}

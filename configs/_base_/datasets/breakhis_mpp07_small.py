@@ -1,7 +1,8 @@
-"""BreakHis for two cores at one physical resolution: 40X and 100X frames resampled to 0.5 um per pixel, crops of 176.
+"""BreakHis for two cores at one physical resolution: 40X and 100X frames at 0.7 um per pixel, crops of 128 px.
 
-A 100X frame is 140 x 92 um, so 184 px high here: crops of 176 px (88 um) fit frames of both magnifications, and
-the model that comes out runs over slides of 0.5 um per pixel or finer. 200X and 400X frames are too small for it.
+Not finer, since 40X frames that a source downsized to 500 px have 0.69 um per pixel and are not enlarged. A 100X frame
+is 140 x 92 um, so 131 px high here: crops of 128 px (90 um) fit frames of both magnifications. 200X and 400X frames are
+too small for it. The model that comes out runs over slides of 0.7 um per pixel or finer.
 """
 
 from albumentations import D4, ColorJitter, RandomCrop
@@ -24,11 +25,11 @@ _dataset = dict(
 )
 _train_pipeline = [
     dict(type=LoadTile),
-    dict(type=ResizeToMpp, mpp=0.5, tolerance=0.0),
+    dict(type=ResizeToMpp, mpp=0.7, tolerance=0.0),
     dict(
         type=Albumentations,
         transforms=[
-            dict(type=RandomCrop, height=176, width=176, pad_if_needed=True, fill=255),
+            dict(type=RandomCrop, height=128, width=128, pad_if_needed=True, fill=255),
             dict(type=D4, p=1.0),  # the eight symmetries of the square: tissue has no upright
             dict(type=StainJitter, p=0.8),
             dict(type=ColorJitter, brightness=0.1, contrast=0.1, saturation=0.0, hue=0.0, p=0.5),
@@ -38,8 +39,8 @@ _train_pipeline = [
 ]
 _test_pipeline = [
     dict(type=LoadTile),
-    dict(type=ResizeToMpp, mpp=0.5, tolerance=0.0),
-    dict(type=CenterCropOrPad, size=176),
+    dict(type=ResizeToMpp, mpp=0.7, tolerance=0.0),
+    dict(type=CenterCropOrPad, size=128),
     dict(type=PackInputs, meta_keys=_meta_keys),
 ]
 _loader = dict(num_workers=0, collate_fn=dict(type=default_collate))

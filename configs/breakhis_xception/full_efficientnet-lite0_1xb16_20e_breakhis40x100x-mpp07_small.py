@@ -1,4 +1,4 @@
-"""BreakHis at 40X and 100X brought to 0.5 um per pixel, on two cores: a small classifier that runs over slides.
+"""BreakHis at 40X and 100X brought to 0.7 um per pixel, on two cores: a small classifier that runs over slides.
 
 Command: python tools/train.py configs/breakhis_xception/CONFIG --cfg-options data_root=DIR, this file for CONFIG.
 Result: README.md here.
@@ -16,7 +16,7 @@ from mmpretrain.models import (
 from pathzoo.models import TimmBackbone
 
 with read_base():
-    from .._base_.datasets.breakhis_mpp05_small import (
+    from .._base_.datasets.breakhis_mpp07_small import (
         parameters,
         test_dataloader,
         test_evaluator,
@@ -53,19 +53,19 @@ model = dict(
         mean=[127.5, 127.5, 127.5],
         std=[127.5, 127.5, 127.5],
         to_rgb=False,
-    ),  # (N, 3, 176, 176) uint8 RGB -> float
+    ),  # (N, 3, 128, 128) uint8 RGB -> float
     backbone=dict(
         type=TimmBackbone,
         name="tf_efficientnet_lite0",
         pretrained=None,  # or a file with timm's key names: --cfg-options model.backbone.pretrained=FILE
         channels_last=True,
-    ),  # -> (N, 1280, 6, 6)
+    ),  # -> (N, 1280, 4, 4)
     neck=dict(type=GlobalAveragePooling),  # -> (N, 1280)
     head=dict(
         type=LinearClsHead, num_classes=2, in_channels=1280, loss=dict(type=CrossEntropyLoss, loss_weight=1.0)
     ),  # -> (N, 2)
 )
-model_input = dict(tile_size=(176, 176), mpp=0.5, mpp_tolerance=0.1, resize=dict(kind="mpp"))
+model_input = dict(tile_size=(128, 128), mpp=0.7, mpp_tolerance=0.1, resize=dict(kind="mpp"))
 
 default_hooks.update(checkpoint=dict(**default_hooks["checkpoint"], save_best="nll", rule="less"))
 study = "breakhis_xception"
