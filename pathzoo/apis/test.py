@@ -50,6 +50,7 @@ def test(
         evaluator["out_dir"] = str(folder / "test")
 
     from pathzoo.engine import Runner
+    from pathzoo.engine.distributed import leave_group
 
     with nothing_left_behind(folder):
         runner = Runner.from_cfg(cfg)
@@ -58,6 +59,8 @@ def test(
         dataset = type(runner.test_dataloader.dataset).__name__
         about = {"subset": "test", "dataset": dataset, "checkpoint": Path(cfg.load_from).name}
         write_json(folder / "metrics.json", about | json.loads((folder / "test" / "metrics.json").read_text()))
+    if launcher != "none":
+        leave_group()
     return [row for metric in runner.test_evaluator.metrics for row in getattr(metric, "rows", None) or []]
 
 

@@ -61,6 +61,7 @@ def train(
     _choose_resume(cfg, folder, resume)
 
     from pathzoo.engine import Runner
+    from pathzoo.engine.distributed import leave_group
 
     with run_record.nothing_left_behind(folder) as accept:
         runner = Runner.from_cfg(cfg)
@@ -82,6 +83,8 @@ def train(
         timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
         write_json(folder / "train_run.json", record | {"status": "finished", "timings": timings})
         _write_validation_metrics(runner, folder)
+    if launcher != "none":
+        leave_group()
     return folder
 
 

@@ -26,7 +26,7 @@ class Runner(_HostRunner):
     """Takes the arguments of `mmengine.runner.Runner`. What differs:
 
     - `load_checkpoint` never unpickles (see `pathzoo.engine.checkpoint`) and refuses a file of another model; resuming
-      is strict about every key.
+      and testing are strict about every key.
     - `save_checkpoint` writes to a temporary file, flushes it to disk and renames it.
     - The copy of the config appears in the work folder when training begins, not when the Runner is made: neither input
       that is refused nor a test may replace the copy of an earlier run.
@@ -37,6 +37,7 @@ class Runner(_HostRunner):
 
     def __init__(self, *args: Any, cfg: Any = None, experiment_name: str | None = None, **kwargs: Any) -> None:
         name = experiment_name or Path(getattr(cfg, "filename", None) or "run").stem
+        self._exact = False
         super().__init__(*args, cfg=cfg, experiment_name=f"{name}_{next(_RUNS)}", **kwargs)
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -76,6 +77,16 @@ class Runner(_HostRunner):
                 if isinstance(loop, BaseLoop):
                     loop.dataloader._iterator = None
 
+    def val(self) -> dict:
+        """Validates as the host does, with a checkpoint that fits the model exactly."""
+        self._exact = True
+        return super().val()
+
+    def test(self) -> dict:
+        """Tests as the host does, with a checkpoint that fits the model exactly: no part stays at random weights."""
+        self._exact = True
+        return super().test()
+
     def load_checkpoint(
         self,
         filename: str,
@@ -87,14 +98,16 @@ class Runner(_HostRunner):
 
         Raises:
             CheckpointError: See `load_checkpoint_safely`; also where no tensor of the file fits the model, or, when
-                resuming, where any key differs.
+                resuming or testing, where any key differs.
         """
         checkpoint = load_checkpoint_safely(filename, map_location)
         if "message_hub" in checkpoint:
             checkpoint["message_hub"] = history_from_plain(checkpoint["message_hub"])
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model
-        _check_fit(Path(filename), state_dict_of(checkpoint), model.state_dict(), exact=self._resume or strict)
+        _check_fit(
+            Path(filename), state_dict_of(checkpoint), model.state_dict(), exact=strict or self._resume or self._exact
+        )
         _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
@@ -136,6 +149,6 @@ def _check_fit(path: Path, saved: dict[str, torch.Tensor], wanted: dict[str, tor
         )
     if exact and (missing or unexpected):
         raise CheckpointError(
-            f"{path}: cannot be resumed by this config: {len(missing)} tensors missing or of another shape "
+            f"{path}: does not fit this config's model: {len(missing)} tensors missing or of another shape "
             f"{missing[:2]}, {len(unexpected)} unexpected {unexpected[:2]}; use the config of that run"
         )

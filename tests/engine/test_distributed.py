@@ -1,6 +1,6 @@
 """Two gloo processes against one: the same global batches give the same losses, weights and metrics.
 
-Everything goes through tools/train.py and tools/test.py, with torchrun for two, as a user would.
+The two go through tools/train.py and tools/test.py under torchrun, as a user would.
 """
 
 import csv
@@ -16,6 +16,7 @@ import torch
 from tiny_run import CONFIG, draw_cohort, tiny_options
 
 from pathzoo.apis.config import load_config
+from pathzoo.cli import main
 from pathzoo.engine.checkpoint import load_checkpoint_safely
 from pathzoo.engine.distributed import init_gloo
 from pathzoo.errors import ConfigError
@@ -46,11 +47,14 @@ def _write_config(folder: Path, cohort: Path, world_size: int, norm_eval: bool) 
 
 
 def _run(tool: str, *words: object, world_size: int) -> None:
+    arguments = [*map(str, words), "--launcher", "pytorch" if world_size > 1 else "none"]
+    if world_size == 1 and not torch.cuda.is_available():  # spares the imports of a new process
+        assert main([tool.removesuffix(".py"), *arguments]) == 0
+        return
     command = [sys.executable]
     if world_size > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world_size}"]
-    command += [str(_CHECKOUT / "tools" / tool), *map(str, words)]
-    command += ["--launcher", "pytorch" if world_size > 1 else "none"]
+    command += [str(_CHECKOUT / "tools" / tool), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     environment["CUDA_VISIBLE_DEVICES"] = ""  # gloo is what is tested here
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=_CHECKOUT, timeout=300)
