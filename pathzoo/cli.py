@@ -107,10 +107,12 @@ def _add_info(commands: Any) -> None:
 
 
 def _run_info(arguments: argparse.Namespace) -> None:
+    from pathzoo.plugins import load_plugins
     from pathzoo.zoo.card import render_card
     from pathzoo.zoo.load import find_model
     from pathzoo.zoo.verify import require_verified
 
+    load_plugins()
     manifest = require_verified(find_model(arguments.name))
     print(manifest.model_dump_json(indent=2) if arguments.json else render_card(manifest))
 
@@ -221,13 +223,18 @@ def _add_verify(commands: Any) -> None:
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
+    from pathzoo.plugins import load_plugins
     from pathzoo.zoo.load import find_model
     from pathzoo.zoo.verify import verify_model
 
+    load_plugins()
     reports = []
     for name in arguments.names:
-        report = verify_model(find_model(name), golden=arguments.golden)
-        reports.append({"model": name, "ok": not report.problems, "problems": list(report.problems)})
+        try:
+            problems = [str(problem) for problem in verify_model(find_model(name), golden=arguments.golden).problems]
+        except PathzooError as error:  # an unknown name; the others are still checked
+            problems = [one_line(error)]
+        reports.append({"model": name, "ok": not problems, "problems": problems})
     if arguments.json:
         print(json.dumps(reports, indent=2))
     else:
@@ -256,10 +263,12 @@ def _show(rows: list[dict], columns: Sequence[str], as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+        # Text, not str: a bracket in a name is no markup.
+        table.add_row(*(Text("" if row.get(column) is None else str(row[column])) for column in columns))
     _print_table(table)
 
 

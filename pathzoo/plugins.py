@@ -13,6 +13,7 @@ from pathzoo.errors import ConfigError
 
 GROUP = "pathzoo.plugins"
 
+_imported: set[str] = set()
 _loaded: dict[str, str] = {}
 _origins: dict[tuple[str, str], str] = {}
 
@@ -51,19 +52,18 @@ def load_plugins() -> dict[str, str]:
     for name in names:
         if name not in points:
             raise ConfigError(f"PATHZOO_PLUGINS: no plug-in {name!r} is installed; installed: {sorted(points)}")
-        distribution = points[name].dist
-        package = distribution.name if distribution else name
-        if package in _loaded:
-            continue
-        _load(points[name], package, distribution.version if distribution else "unknown")
+        if name not in _imported:
+            _load(points[name], points)
+            _imported.add(name)
     return loaded()
 
 
-def _load(point: metadata.EntryPoint, package: str, version: str) -> None:
+def _load(point: metadata.EntryPoint, points: dict[str, metadata.EntryPoint]) -> None:
     from pathzoo import registry
     from pathzoo.zoo.allowlist import register_allowed
 
     before = {kind: set(registered.module_dict) for kind, registered in registry.ALL.items()}
+    package, version = _distribution(point)
     try:
         point.load()
     except Exception as error:
@@ -72,11 +72,26 @@ def _load(point: metadata.EntryPoint, package: str, version: str) -> None:
             "leave it out by PATHZOO_PLUGINS"
         ) from error
     _loaded[package] = version
+    # What a plug-in imports registers itself too: pathzoo's own parts, or another plug-in's, stay theirs.
+    owners = {_top(other.module): _distribution(other) for other in points.values()}
     for kind, registered in registry.ALL.items():
         for name in sorted(set(registered.module_dict) - before[kind]):
-            _origins[kind, name] = f"{package} {version}"
+            top = _top(getattr(registered.module_dict[name], "__module__", ""))
+            if top == "pathzoo":
+                continue
+            owner, its_version = owners.get(top, (package, version))
+            _loaded[owner] = its_version
+            _origins[kind, name] = f"{owner} {its_version}"
             if kind == "model":  # the only kind that a published config may name
-                register_allowed(f"pathzoo.{name}", registered.module_dict[name], package, version)
+                register_allowed(f"pathzoo.{name}", registered.module_dict[name], owner, its_version)
+
+
+def _distribution(point: metadata.EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else (point.name, "unknown")
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def components() -> list[Component]:

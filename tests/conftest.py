@@ -8,6 +8,8 @@ import pytest
 # Set before any test imports albumentations: otherwise it asks a registry for updates.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Threads that wait asleep: two trainings at once on two cores would slow each other down many times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -12,6 +12,7 @@ from typing import Any
 from pathzoo.apis.setup import setup
 from pathzoo.errors import DataError, PathzooError, SlideError
 from pathzoo.fileio import write_json
+from pathzoo.nearest import did_you_mean
 from pathzoo.wsi.images import predict_images, write_image_predictions
 from pathzoo.wsi.outputs import package_versions
 from pathzoo.wsi.run import SlideResult, predict_slide
@@ -74,10 +75,15 @@ def predict(
     """
     setup()
     slides, images = _sort_inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
-    resolutions = _Resolutions(mpp, mpp_csv)
+    resolutions = _Resolutions(mpp, mpp_csv, [*slides, *images])
     folder = Path(out)
-    _refuse_clashes(slides, images, folder, overwrite)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; name a folder to write to")
     predictor = _load(model, device)
+    if predictor.input.mpp is None:  # it takes images alone, and a TIFF may be one
+        images += [path for path in slides if path.suffix.lower() in (".tif", ".tiff")]
+        slides = [path for path in slides if path not in images]
+    _refuse_clashes(slides, images, folder, overwrite)
     result = PredictResult()
     many = len(slides) + len(images) > 1
     for number, path in enumerate(slides, 1):
@@ -152,7 +158,8 @@ def _sort_inputs(inputs: Sequence[str | os.PathLike]) -> tuple[list[Path], list[
     for given in inputs:
         path = Path(given)
         if path.is_dir() and path.suffix.lower() not in SLIDE_SUFFIXES:
-            found = sorted(f for f in path.iterdir() if f.suffix.lower() in SLIDE_SUFFIXES + IMAGE_SUFFIXES)
+            known = SLIDE_SUFFIXES + IMAGE_SUFFIXES
+            found = sorted(f for f in path.iterdir() if f.suffix.lower() in known and f.name[0] != "." and f.is_file())
             if not found:
                 raise DataError(f"{path}: holds no slide ({' '.join(SLIDE_SUFFIXES)}) and no image; name a file")
         elif path.exists():
@@ -185,11 +192,15 @@ def _load(model: str | os.PathLike, device: str | None) -> Any:
 class _Resolutions:
     """The user's word on microns per pixel, for all files or file by file; None where there is none."""
 
-    def __init__(self, mpp: float | None, mpp_csv: str | os.PathLike | None) -> None:
+    def __init__(self, mpp: float | None, mpp_csv: str | os.PathLike | None, inputs: Sequence[Path]) -> None:
         if mpp is not None and not 0 < mpp < 1000:
             raise DataError(f"--mpp {mpp}: microns per pixel are above 0 (a scanner's 40x gives about 0.25)")
         self._all = mpp
         self._each = {} if mpp_csv is None else _read_mpp_csv(Path(mpp_csv))
+        unmatched = set(self._each) - {path.name for path in inputs} - {path.stem for path in inputs}
+        if unmatched:
+            hint = did_you_mean(min(unmatched), [path.name for path in inputs])
+            raise DataError(f"{mpp_csv}: {min(unmatched)!r} is none of the {len(inputs)} inputs{hint}")
 
     def of(self, path: Path) -> float | None:
         return self._each.get(path.name, self._each.get(path.stem, self._all))
@@ -210,6 +221,8 @@ def _read_mpp_csv(path: Path) -> dict[str, float]:
                 value = 0.0
             if not 0 < value < 1000:
                 raise DataError(f"{path}, line {reader.line_num}: mpp {row['mpp']!r} is no number above 0")
+            if row["slide"] in table:
+                raise DataError(f"{path}, line {reader.line_num}: {row['slide']!r} stands twice; keep one line")
             table[row["slide"]] = value
     return table
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -54,9 +55,14 @@ def nothing_left_behind(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: accepted.append(True)
     except (PathzooError, KeyboardInterrupt):
         if is_main_process() and not accepted and top.is_dir():
-            for path in [top] if before is None else set(folder.iterdir()) - before:
+            for path in [top] if before is None else filter(_made_by_runner, set(folder.iterdir()) - before):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
+
+
+def _made_by_runner(path: Path) -> bool:
+    """Logs and the copy of the config; what else is new in the folder may be another process's, a checkpoint say."""
+    return bool(re.fullmatch(r"\d{8}_\d{6}", path.name)) or path.suffix == ".py"
 
 
 def package_versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
+from pathzoo.apis.checks import errors_of_the_config, refuse_training_patients, splits_beside
 from pathzoo.apis.config import load_config
 from pathzoo.apis.run_record import nothing_left_behind
 from pathzoo.apis.setup import setup
@@ -53,7 +54,11 @@ def test(
     from pathzoo.engine.distributed import leave_group
 
     with nothing_left_behind(folder):
-        runner = Runner.from_cfg(cfg)
+        with errors_of_the_config(cfg):
+            runner = Runner.from_cfg(cfg)
+            _ = runner.test_loop
+        trained = [*splits_beside(folder), *splits_beside(Path(cfg.load_from).parent)]
+        refuse_training_patients(runner.test_dataloader.dataset, trained)
         runner.test()
     if is_main_process():
         dataset = type(runner.test_dataloader.dataset).__name__

@@ -11,8 +11,17 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from pathzoo.apis import run_record
+from pathzoo.apis.checks import (
+    check_model_input,
+    errors_of_the_config,
+    model_input,
+    refuse_trained_split,
+    refuse_training_patients,
+    splits_beside,
+)
 from pathzoo.apis.config import load_config, set_options
 from pathzoo.apis.setup import setup
+from pathzoo.engine.checkpoint import latest_checkpoint
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import write_json
 
@@ -59,15 +68,19 @@ def train(
     cfg.launcher = launcher
     _apply_switches(cfg, amp, no_validate, auto_scale_lr, seed)
     _choose_resume(cfg, folder, resume)
+    check_model_input(cfg)
 
     from pathzoo.engine import Runner
     from pathzoo.engine.distributed import leave_group
 
     with run_record.nothing_left_behind(folder) as accept:
-        runner = Runner.from_cfg(cfg)
-        _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
+        with errors_of_the_config(cfg):
+            runner = Runner.from_cfg(cfg)
+            _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
         dataset = runner.train_dataloader.dataset
+        _check_classes(cfg, dataset)
         _check_split(dataset, folder)
+        _check_overlap(cfg, runner)
         record = _record(cfg, runner, dataset, command or sys.argv)
 
         def begin() -> None:
@@ -78,7 +91,13 @@ def train(
 
         runner.register_hook(_AtStart(begin))
         trained_from = time.time()
-        runner.train()
+        try:
+            runner.train()
+        except BaseException as error:
+            if is_main_process() and (folder / "train_run.json").exists():
+                ended = {SystemExit: "preempted", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
+                write_json(folder / "train_run.json", record | {"status": ended})
+            raise
     if is_main_process():
         timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
         write_json(folder / "train_run.json", record | {"status": "finished", "timings": timings})
@@ -127,9 +146,12 @@ def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bo
 
 def _choose_resume(cfg: Config, folder: Path, resume: bool | str | Path) -> None:
     if not resume:
+        if latest_checkpoint(folder):
+            raise ConfigError(
+                f"{folder}: holds checkpoints of an earlier run, and two runs in one folder cannot be told apart; "
+                "go on with --resume, or give another --work-dir"
+            )
         return
-    from pathzoo.engine.checkpoint import latest_checkpoint
-
     checkpoint = latest_checkpoint(folder) if resume is True else Path(resume)
     if checkpoint is None:
         print(f"--resume: no checkpoint in {folder} yet; training from the start")
@@ -150,6 +172,29 @@ def _check_split(dataset: Any, folder: Path) -> None:
         )
 
 
+def _check_classes(cfg: Config, dataset: Any) -> None:
+    """The classifier has one output for each class of the data."""
+    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+    outputs = (cfg.model.get("head") or {}).get("num_classes")
+    if classes and isinstance(outputs, int) and outputs != len(classes):
+        raise ConfigError(
+            f"{cfg.filename}: model.head.num_classes is {outputs}, the data has {len(classes)} classes "
+            f"({', '.join(classes)}); set num_classes={len(classes)}"
+        )
+
+
+def _check_overlap(cfg: Config, runner: Any) -> None:
+    """No patient of validation was trained on, nor, by the run that a checkpoint comes from, any of val and test."""
+    own = getattr(runner.train_dataloader.dataset, "split", None)
+    if own is None:
+        return
+    if runner.val_loop:
+        refuse_training_patients(runner.val_dataloader.dataset, [(own, "this run's split")])
+    if cfg.load_from:
+        for split, source in splits_beside(Path(cfg.load_from).parent):
+            refuse_trained_split(own, split, source)
+
+
 def _keep_split(dataset: Any, folder: Path) -> None:
     split, path = getattr(dataset, "split", None), folder / "splits.json"
     if split is not None and not path.exists():
@@ -168,7 +213,7 @@ def _record(cfg: Config, runner: Any, dataset: Any, command: list[str]) -> dict[
         "study": cfg.get("study"),
         "task": cfg.get("task", "classification"),
         "model": model,
-        "model_input": _model_input(cfg),
+        "model_input": model_input(cfg),
         "classes": list((getattr(dataset, "metainfo", None) or {}).get("classes") or []),
         "initial_weights": run_record.initial_weights(cfg),
         "seed": runner.seed,
@@ -177,20 +222,11 @@ def _record(cfg: Config, runner: Any, dataset: Any, command: list[str]) -> dict[
     }
 
 
-def _model_input(cfg: Config) -> dict[str, Any]:
-    """How the model wants to be fed, with what its preprocessor says of value range, mean and std."""
-    declared = cfg.to_dict().get("model_input") or {}
-    preprocessor = cfg.model.get("data_preprocessor") or {}
-    return declared | {
-        "value_range": [0, 255],
-        "mean": list(preprocessor.get("mean") or []),
-        "std": list(preprocessor.get("std") or []),
-    }
-
-
 def _write_validation_metrics(runner: Any, folder: Path) -> None:
     evaluator = getattr(runner.val_loop, "evaluator", None) if runner.val_loop else None
     rows = [row for metric in getattr(evaluator, "metrics", []) for row in getattr(metric, "rows", None) or []]
     if rows:
-        dataset = type(runner.val_dataloader.dataset).__name__
-        write_json(folder / "metrics.json", {"subset": "val", "dataset": dataset, "rows": rows})
+        about = {"subset": "val", "dataset": type(runner.val_dataloader.dataset).__name__}
+        last = latest_checkpoint(folder)  # the validation was its, not the best one's
+        about |= {"checkpoint": last.name} if last else {}
+        write_json(folder / "metrics.json", about | {"rows": rows})

@@ -84,7 +84,8 @@ def pixel_size(magnification: int | None, width: int | None, height: int | None)
 class BreakHis(TileClassification):
     """BreakHis (Spanhol et al., IEEE TBME 63(7), 2016; CC BY 4.0): 7909 H&E images of 700 x 460 from 82 slide folders.
 
-    Found by file name anywhere below `data_root`, so the official tree and a flat folder both do:
+    Found by file name anywhere below `data_root`, through linked folders too, so the official tree and a flat folder
+    both do:
 
         BreaKHis_v1/histology_slides/breast/
           benign/SOB/{adenosis,fibroadenoma,phyllodes_tumor,tubular_adenoma}/
@@ -116,6 +117,8 @@ class BreakHis(TileClassification):
         DataError: an image name that does not fit, one name in two folders, a class folder that contradicts the name,
             no image of the magnification; and those of `TileClassification`.
     """
+
+    mpp_remedy = "choose magnifications whose pixel size is known (see pixel_size)"
 
     def __init__(
         self,
@@ -187,7 +190,7 @@ class BreakHis(TileClassification):
     def _parse_tree(self, root: Path) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         strangers = []
-        for path in sorted(root.rglob("*")):
+        for path in _files_below(root):
             if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
                 continue
             info = parse_name(path.name)
@@ -213,6 +216,31 @@ class BreakHis(TileClassification):
             text = f"left out {len(strangers)} images whose names are not BreakHis's, first {strangers[0].name}"
             print_log(text, logger="current", level=logging.WARNING)
         return list(found.values())
+
+
+def _files_below(root: Path) -> list[Path]:
+    """All files below a folder, sorted; linked folders are entered once each, after all that really lie there.
+
+    A folder that is reached twice keeps the name of its real place: ids in saved splits do not change with a link.
+    """
+    folders, links, files, visited = [str(root)], [], [], set()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be listed ({error.strerror}): give access or move it away") from None
+        for entry in entries:
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.path)
+            else:
+                files.append(Path(entry.path))
+    return sorted(files)
 
 
 def _magnifications(value: int | str | Sequence[int | str]) -> tuple[int | None, ...]:

@@ -17,12 +17,15 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
+from pathzoo.datasets.pixel_modes import mode_problem
 from pathzoo.fileio import sha256_bytes
 
 #: A file written within this many seconds before the scan is not remembered: it could change again within the
 #: resolution of its time stamp and look the same.
 _SETTLED_SECONDS = 2.0
 _PROGRESS_AFTER_SECONDS = 1.0
+#: Raised whenever `inspect_image` refuses more than before: what an older format remembers as sound may not be.
+_CACHE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def inspect_image(path: str | os.PathLike) -> ImageRecord:
     """Reads and decodes one file to the end; never raises for what is wrong with it, but says so in `error`.
 
     A PNG's chunk checksums are verified as well. JPEG has no checksum: changed bytes that still decode are not seen
-    here, but by the digest that a saved split holds.
+    here, but by the digest that a saved split holds. A sound picture that the loader would refuse, since its pixels
+    have no plain RGB meaning (16-bit or float grey, CMYK), is an error too.
     """
     path = str(path)
     try:
@@ -67,6 +71,7 @@ def inspect_image(path: str | os.PathLike) -> ImageRecord:
             kind = picture.format
             picture.load()
             width, height = picture.size
+            problem = mode_problem(picture)
         if kind == "PNG":  # load() skips the checksum of the pixel data
             with Image.open(io.BytesIO(data)) as picture:
                 picture.verify()
@@ -74,6 +79,8 @@ def inspect_image(path: str | os.PathLike) -> ImageRecord:
         return ImageRecord(path, digest, None, None, "not an image in any format that Pillow reads")
     except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
         return ImageRecord(path, digest, None, None, f"truncated or damaged ({_one_line(error)})")
+    if problem:
+        return ImageRecord(path, digest, None, None, problem)
     return ImageRecord(path, digest, width, height, None)
 
 
@@ -121,7 +128,7 @@ def cache_folder() -> Path:
 
 def cache_file() -> Path:
     """The SQLite file of what `scan_images` found; may be deleted at any time. It holds hashed paths only."""
-    return cache_folder() / "images-v1.sqlite"
+    return cache_folder() / f"images-v{_CACHE_FORMAT}.sqlite"
 
 
 def _inspect_all(names: list[str], workers: int | None, progress: bool) -> Iterator[ImageRecord]:

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pathzoo.datasets.official_holdout import slide_folder, straddling_patients
-from pathzoo.datasets.split_schemes import SplitItem
+from pathzoo.datasets.split_schemes import UNKNOWN, SplitItem
 from pathzoo.errors import LeakageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,40 @@ def check_leakage(split: "Split", items: Sequence[SplitItem] = ()) -> None:
                     f"{other} ({where}) and {item} ({subset}) hold identical bytes: "
                     "remove one of them, or give both the same patient and split by patient"
                 )
+
+
+def refuse_overlap(trained: "Split", infos: Sequence[Mapping[str, Any]], subset: str, source: str | Path) -> None:
+    """Raises where images that are to be evaluated belong to what a model was trained on.
+
+    Trained on are the subsets train, unlabelled and all of `trained`. A patient counts by name where known, under the
+    group key "slide" a slide folder in its place, under "image" neither; identical bytes count always.
+
+    Args:
+        trained: the split of the training run.
+        infos: data_info of each image to evaluate: item, patient (None where unknown), sha256.
+        subset: what is evaluated, for the message.
+        source: the training run's `splits.json`, for the message.
+
+    Raises:
+        LeakageError: names the first patient, slide folder or image, in the order of `infos`, and counts the images.
+    """
+    seen = [(name, part) for name, part in trained.subsets.items() if name in ("train", "unlabelled", "all")]
+    of_bytes = {sha256: (name, item) for name, part in seen for item, sha256 in part.items.items()}
+    of_group = {group: name for name, part in seen for group in part.groups}
+    found = []
+    for info in infos:
+        group = {"patient": info["patient"], "slide": slide_folder(info["item"])}.get(trained.group_key)
+        if group is not None and group != UNKNOWN and group in of_group:
+            kind = "patient" if trained.group_key == "patient" else "slide folder"
+            found.append(f"{kind} {group!r} ({info['item']}) stands in {of_group[group]!r}")
+        elif info["sha256"] in of_bytes:
+            name, item = of_bytes[info["sha256"]]
+            found.append(f"{info['item']} has the bytes of {item} in {name!r}")
+    if found:
+        raise LeakageError(
+            f"subset {subset!r} holds {len(found)} images (of {len(infos)}) that the model was trained on by {source}, "
+            f"first: {found[0]}; give the same fold and split options as the training run"
+        )
 
 
 def _check_groups(split: "Split", items: Sequence[SplitItem]) -> None:

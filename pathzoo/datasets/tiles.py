@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from pathzoo.datasets.inventory import ImageRecord, inspect_image, scan_images
+from pathzoo.datasets.resolution_check import refuse_resolutions
 from pathzoo.datasets.sampling import mix_seed
 from pathzoo.datasets.split_config import checked_scheme
 from pathzoo.datasets.split_schemes import rank
@@ -56,9 +57,13 @@ class TileClassification(BaseDataset):
 
     Raises:
         ConfigError: an argument out of its choices, an unknown split scheme or key, no such file.
-        DataError: a malformed table, a missing or damaged image, an unknown label, an empty subset.
+        DataError: a malformed table, a missing or damaged image, an unknown label, an empty subset; images that a
+            `ResizeToMpp` of the pipeline would refuse, for want of a resolution or as too coarse.
         LeakageError: a patient or identical bytes on two sides of the split.
     """
+
+    #: How images are told their resolution, for messages.
+    mpp_remedy = "fill the column mpp, or give the dataset mpp=..."
 
     def __init__(
         self,
@@ -163,6 +168,7 @@ class TileClassification(BaseDataset):
         self._split = resolve_split(items, self._wanted_split, classes, left_out)
         self._caveats = caveats(self._split, items)
         kept = self._select(kept)
+        refuse_resolutions(kept, self.pipeline.transforms, self.ann_file or self.data_root, self.mpp_remedy)
         if self.shuffle_labels is not None:
             _permute_labels(kept, self.shuffle_labels)
         self._log_counts(kept, classes)
@@ -257,10 +263,7 @@ class TileClassification(BaseDataset):
         if self.subset == "all":
             return infos
         if self.subset not in self._split.subsets:
-            raise ConfigError(
-                f"subset={self.subset!r}: the split ({self._split.scheme}) has no such subset, "
-                f"but {', '.join(self._split.subsets)}: choose one of these or another split"
-            )
+            raise ConfigError(_no_such_subset(self.subset, self._split))
         wanted = self._split.subsets[self.subset].items
         chosen = [info for info in infos if info["item"] in wanted]
         if not chosen:
@@ -289,6 +292,15 @@ def _permute_labels(infos: list[dict], seed: int) -> None:
 def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ConfigError(f"{name}={value!r}{did_you_mean(value, choices)}")
+
+
+def _no_such_subset(subset: str, split: Split) -> str:
+    remedy = "choose one of these or another split"
+    if subset == "val" and split.scheme != "none":
+        key = {"official_slide_groups": "val_ratio, e.g. 0.15,"}.get(split.scheme, "a share of val in ratios")
+        remedy = f"give the split {key} or train without validation (--no-validate)"
+    has = ", ".join(split.subsets)
+    return f"subset={subset!r}: the split ({split.scheme}) has no such subset, but {has}: {remedy}"
 
 
 def _and_more(found: Sequence) -> str:

@@ -122,7 +122,7 @@ def test_work_dir_of_another_split_is_refused_and_stays_as_it_was(cohort, tmp_pa
     folder = train(CONFIG, tmp_path / "run", options=tiny_options(cohort))
     before = _content(folder)
     with pytest.raises(DataError, match=r"splits\.json: this folder was trained on another split.*--work-dir"):
-        train(CONFIG, folder, options=tiny_options(cohort, fold=1))
+        train(CONFIG, folder, options=tiny_options(cohort, fold=1), resume=True)
     assert _content(folder) == before
 
 

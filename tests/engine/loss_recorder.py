@@ -14,7 +14,7 @@ class LossRecorder(Hook):
         self._losses: list[float] = []
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._losses.append(float(outputs["loss"]))
+        self._losses.append(float(outputs["loss"].detach()))
 
     def after_train(self, runner: Any) -> None:
         Path(runner.work_dir, f"losses_{runner.rank}.json").write_text(json.dumps(self._losses))

@@ -10,7 +10,7 @@ reads. A slide's annotations are the file of the same name that ends in .geojson
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pathzoo.errors import DataError, PathzooError
@@ -73,14 +73,14 @@ def find_sources(
         if found is None:
             without.append(slide)
             continue
-        mpp = by_mpp.get(slide.stem)
-        patient = by_patient.get(slide.stem)
+        mpp = _value_of(slide, by_mpp, mpps, "mpp")
+        patient = _value_of(slide, by_patient, patients, "patient")
         sources.append(AnnotatedSlide(slide, found, patient, None if mpp is None else _positive(mpp, slide, mpps)))
     return sources, without
 
 
 def read_slide_table(path: Path, column: str) -> dict[str, str]:
-    """Reads one column of a CSV by slide (file name, with or without its ending). Empty values are left out.
+    """Reads one column of a CSV by slide, as the table names it (without folders). Empty values are left out.
 
     Raises:
         DataError: No such file, a missing column, or one slide with two values.
@@ -88,10 +88,17 @@ def read_slide_table(path: Path, column: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for number, row in enumerate(_rows(path, ("slide", column)), start=2):
         slide, value = Path(row["slide"].strip()).name, row[column].strip()
-        for key in {slide, Path(slide).stem} if value else ():
-            if values.setdefault(key, value) != value:
-                raise DataError(f"{path}: line {number}: slide {slide} has {column} {value!r} and {values[key]!r}")
+        if value and values.setdefault(slide, value) != value:
+            raise DataError(f"{path}: line {number}: slide {slide} has {column} {value!r} and {values[slide]!r}")
     return values
+
+
+def _value_of(slide: Path, values: Mapping[str, str], table: Path | None, column: str) -> str | None:
+    """What a table says of a slide, by file name with or without its ending: an id may hold dots of its own."""
+    found = {values[name] for name in (slide.name, slide.stem) if name in values}
+    if len(found) > 1:
+        raise DataError(f"{table}: slide {slide.name} has {column} {values[slide.stem]!r} and {values[slide.name]!r}")
+    return found.pop() if found else None
 
 
 def _slides(source: Path) -> list[Path]:

@@ -79,19 +79,28 @@ class ResizeToMpp(BaseTransform):
             )
         if not own > 0:
             raise DataError(f"{name}: mpp {own} is no resolution; microns per pixel are above 0")
+        if self.is_too_coarse(own):
+            raise DataError(f"{name}: {self.too_coarse_text(own)}")
         scale = own / self.mpp
         if abs(scale - 1) <= self.tolerance:
             return results
-        # A hair of slack, so that a ratio that equals the limit passes whatever its last bit is.
-        if scale > self.max_upsample * (1 + 1e-9):
-            raise DataError(
-                f"{name}: {own:g} um/px is coarser than the {self.mpp:g} um/px asked for and would be enlarged "
-                f"{scale:.2f} times; train at {own:g} um/px or coarser, or use images scanned finer"
-            )
         height, width = results["img"].shape[:2]
         resize_results(results, (max(1, round(width * scale)), max(1, round(height * scale))))
         results["mpp"] = self.mpp
         return results
+
+    def is_too_coarse(self, own: float) -> bool:
+        """Whether an item of `own` microns per pixel would be enlarged beyond the limit."""
+        scale = own / self.mpp
+        # A hair of slack, so that a ratio that equals the limit passes whatever its last bit is.
+        return abs(scale - 1) > self.tolerance and scale > self.max_upsample * (1 + 1e-9)
+
+    def too_coarse_text(self, own: float) -> str:
+        """What to say of such an item."""
+        return (
+            f"{own:g} um/px is coarser than the {self.mpp:g} um/px asked for and would be enlarged "
+            f"{own / self.mpp:.2f} times; train at {own:g} um/px or coarser, or use images scanned finer"
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(mpp={self.mpp}, tolerance={self.tolerance}, max_upsample={self.max_upsample})"

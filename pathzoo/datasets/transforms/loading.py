@@ -7,12 +7,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
+from pathzoo.datasets.pixel_modes import ALPHA_MODES, mode_problem
 from pathzoo.errors import DataError
 from pathzoo.registry import TRANSFORMS
-
-# What Pillow turns into RGB without a choice of ours: grey and black-and-white repeat, palettes look up.
-_PLAIN_MODES = ("RGB", "L", "1", "P", "YCbCr")
-_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
 def read_rgb(path: str | os.PathLike) -> np.ndarray:
@@ -51,11 +48,12 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
 
 
 def _to_rgb(picture: Image.Image, path: str | os.PathLike) -> np.ndarray:
-    if picture.mode in _ALPHA_MODES or (picture.mode == "P" and "transparency" in picture.info):
+    problem = mode_problem(picture)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    if picture.mode in ALPHA_MODES or (picture.mode == "P" and "transparency" in picture.info):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
-    elif picture.mode not in _PLAIN_MODES:
-        raise DataError(f"{path}: pixels of mode {picture.mode} have no plain RGB value; save it as 8-bit RGB")
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     return np.array(picture)

@@ -1,0 +1,110 @@
+"""What a run is checked for before it begins: that the config fits the data, and the data what was trained on."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from pydantic import ValidationError
+
+from pathzoo.datasets.leakage import refuse_overlap
+from pathzoo.datasets.splits import Split
+from pathzoo.errors import ConfigError, PathzooError
+
+
+@contextmanager
+def errors_of_the_config(config: Config) -> Iterator[None]:
+    """Turns what a value of the wrong kind raises while a run is built into one line that names the config."""
+    try:
+        yield
+    except PathzooError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:300] or "no reason given"
+        raise ConfigError(
+            f"{config.filename}: cannot be built ({type(error).__name__}: {reason}); is a value of the wrong kind?"
+        ) from error
+
+
+def model_input(config: Config) -> dict[str, Any]:
+    """How the model wants to be fed, with what its preprocessor says of mean and std (on the range 0..255)."""
+    declared = config.to_dict().get("model_input") or {}
+    preprocessor = (config.get("model") or {}).get("data_preprocessor") or {}
+    mean, std = (list(preprocessor.get(key) or []) for key in ("mean", "std"))
+    return declared | {"value_range": [0, 255], "mean": mean, "std": std}
+
+
+def check_model_input(config: Config) -> None:
+    """What the config says of the model's input is valid, and is what its test pipeline makes.
+
+    Raises:
+        ConfigError: Names both values.
+    """
+    if not config.get("model_input"):
+        return
+    declared = model_input(config)
+    from pathzoo.zoo.manifest import ModelInput
+
+    try:
+        ModelInput.model_validate_json(json.dumps(declared))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{config.filename}: model_input.{place}: {first['msg']}") from error
+    for step in ((config.get("test_dataloader") or {}).get("dataset") or {}).get("pipeline") or []:
+        name = getattr(step["type"], "__name__", str(step["type"])).rpartition(".")[2]
+        if name == "ResizeToMpp":
+            _same(config, "mpp", declared.get("mpp"), step["mpp"], name)
+        elif name == "ResizeShortSide" and declared["resize"]["kind"] == "short_side":
+            _same(config, "resize.size", declared["resize"]["size"], step["size"], name)
+        elif name == "CenterCropOrPad":
+            size = step["size"] if isinstance(step["size"], list | tuple) else (step["size"],) * 2
+            _same(config, "tile_size", tuple(declared["tile_size"]), tuple(size), name)
+
+
+def splits_beside(folder: Path) -> list[tuple[Split, str]]:
+    """The split that a run left in `folder`, with the file's name, or nothing."""
+    path = folder / "splits.json"
+    return [(Split.load(path), str(path))] if path.exists() else []
+
+
+def refuse_training_patients(dataset: Any, trained: Sequence[tuple[Split | None, str]]) -> None:
+    """Raises where a patient, or an image's bytes, of an evaluated data set was trained on.
+
+    Args:
+        dataset: The data set to evaluate on; one without `subset` (a host's) is not looked at.
+        trained: Splits of the runs that the weights come from, each with the name of its source.
+
+    Raises:
+        LeakageError: Names the subset, the patient or image, and the source.
+    """
+    if not hasattr(dataset, "subset"):
+        return
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    for split, source in trained:
+        if split is not None:
+            refuse_overlap(split, infos, dataset.subset, source)
+
+
+def refuse_trained_split(own: Split, trained: Split, source: str) -> None:
+    """Raises where what a split keeps for validation or testing was trained on under another split.
+
+    Raises:
+        LeakageError: As `refuse_training_patients`.
+    """
+    for subset in ("val", "test"):
+        part = own.subsets.get(subset)
+        if part is not None:
+            infos = [{"item": group, "patient": group, "sha256": ""} for group in part.groups]
+            infos += [{"item": item, "patient": None, "sha256": digest} for item, digest in part.items.items()]
+            refuse_overlap(trained, infos, subset, source)
+
+
+def _same(config: Config, field: str, declared: Any, made: Any, step: str) -> None:
+    if declared != made:
+        raise ConfigError(
+            f"{config.filename}: model_input.{field} is {declared}, but {step} of the test pipeline makes {made}; a "
+            "published model would be fed wrongly: set both to one value"
+        )
