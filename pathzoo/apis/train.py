@@ -89,12 +89,13 @@ def train(
                 _keep_split(dataset, folder)
                 write_json(folder / "train_run.json", record | {"status": "running"})
 
-        runner.register_hook(_AtStart(begin))
+        start = _AtStart(begin)
+        runner.register_hook(start)
         trained_from = time.time()
         try:
             runner.train()
         except BaseException as error:
-            if is_main_process() and (folder / "train_run.json").exists():
+            if start.begun and is_main_process():  # else the record may be an earlier run's
                 ended = {SystemExit: "preempted", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
                 write_json(folder / "train_run.json", record | {"status": ended})
             raise
@@ -114,9 +115,11 @@ class _AtStart(Hook):
 
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
+        self.begun = False
 
     def before_train(self, runner: Any) -> None:
         self._act()
+        self.begun = True
 
 
 def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bool, seed: int | None) -> None:

@@ -158,6 +158,16 @@ def resolve_split(
     return result
 
 
+def no_such_subset(split: Split, subset: str) -> str:
+    """What to say, and to do, where `split` has no such subset."""
+    remedy = "choose one of these or another split"
+    if subset == "val" and ("ratios" in split.parameters or "val_ratio" in split.parameters):
+        key = "val_ratio, e.g. 0.15," if "val_ratio" in split.parameters else "a share of val in its ratios,"
+        remedy = f"give the split {key} or train without validation (--no-validate)"
+    has = ", ".join(split.subsets)
+    return f"subset={subset!r}: the split ({split.scheme}) has no such subset, but {has}: {remedy}"
+
+
 def _make(items: Sequence[SplitItem], split: dict[str, Any], classes: tuple[str, ...]) -> Split:
     scheme, values = checked_scheme(split)
     if not items:

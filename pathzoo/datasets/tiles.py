@@ -14,7 +14,7 @@ from pathzoo.datasets.resolution_check import refuse_resolutions
 from pathzoo.datasets.sampling import mix_seed
 from pathzoo.datasets.split_config import checked_scheme
 from pathzoo.datasets.split_schemes import rank
-from pathzoo.datasets.splits import Split, SplitItem, caveats, resolve_split
+from pathzoo.datasets.splits import Split, SplitItem, caveats, no_such_subset, resolve_split
 from pathzoo.datasets.tile_table import read_tile_table
 from pathzoo.errors import ConfigError, DataError, PathzooError
 from pathzoo.fileio import canonical_json, sha256_bytes
@@ -263,7 +263,7 @@ class TileClassification(BaseDataset):
         if self.subset == "all":
             return infos
         if self.subset not in self._split.subsets:
-            raise ConfigError(_no_such_subset(self.subset, self._split))
+            raise ConfigError(no_such_subset(self._split, self.subset))
         wanted = self._split.subsets[self.subset].items
         chosen = [info for info in infos if info["item"] in wanted]
         if not chosen:
@@ -292,15 +292,6 @@ def _permute_labels(infos: list[dict], seed: int) -> None:
 def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ConfigError(f"{name}={value!r}{did_you_mean(value, choices)}")
-
-
-def _no_such_subset(subset: str, split: Split) -> str:
-    remedy = "choose one of these or another split"
-    if subset == "val" and split.scheme != "none":
-        key = {"official_slide_groups": "val_ratio, e.g. 0.15,"}.get(split.scheme, "a share of val in ratios")
-        remedy = f"give the split {key} or train without validation (--no-validate)"
-    has = ", ".join(split.subsets)
-    return f"subset={subset!r}: the split ({split.scheme}) has no such subset, but {has}: {remedy}"
 
 
 def _and_more(found: Sequence) -> str:

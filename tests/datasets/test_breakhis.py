@@ -12,10 +12,12 @@ from mmengine.logging import MMLogger
 
 from pathzoo.datasets import BreakHis
 from pathzoo.datasets.breakhis import parse_name, pixel_size
+from pathzoo.datasets.splits import SplitWarning
+from pathzoo.datasets.transforms import LoadTile, ResizeToMpp
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.registry import DATASETS
 
-FOLDER = {"A": "benign/SOB/adenosis", "PT": "benign/SOB/phyllodes_tumor"}
+FOLDER = {"A": "benign/SOB/adenosis", "F": "benign/SOB/fibroadenoma", "PT": "benign/SOB/phyllodes_tumor"}
 FOLDER |= {"DC": "malignant/SOB/ductal_carcinoma", "LC": "malignant/SOB/lobular_carcinoma"}
 
 
@@ -218,3 +220,45 @@ def test_five_folds_over_the_real_images_test_each_once(real_data):
         tested.update(data[n]["item"] for n in range(len(data)))
         assert all(counts["n_patients"] >= 1 for counts in data.describe()["per_class"].values())
     assert set(tested.values()) == {1} and len(tested) == 96
+
+
+def items_of(root):
+    data = BreakHis(str(root))
+    return [data.get_data_info(n)["item"] for n in range(len(data))]
+
+
+def test_linked_folders_are_entered_once_and_do_not_rename_what_lies_there(tree, tmp_path_factory):
+    before = items_of(tree)
+    other = write_tree(tmp_path_factory.mktemp("other"), [("F", "14134")])
+    (tree / "AA_link").symlink_to(other, target_is_directory=True)
+    (tree / "BB_link").symlink_to(other, target_is_directory=True)  # the same a second time
+    (other / "back").symlink_to(tree, target_is_directory=True)  # a circle
+    (tree / "AA_own").symlink_to(tree / "BreaKHis_v1", target_is_directory=True)
+    after = items_of(tree)
+    assert [item for item in after if not item.startswith("AA_link/")] == before
+    assert len(after) == len(before) + 4 and after == sorted(after) and after == items_of(tree)
+
+
+def test_a_data_set_made_of_links_is_whole(tree, tmp_path_factory):
+    links = tmp_path_factory.mktemp("links")
+    for folder in (tree / "BreaKHis_v1/histology_slides/breast").glob("*/SOB/*"):
+        (links / folder.name).symlink_to(folder, target_is_directory=True)
+    assert len(BreakHis(str(links))) == len(BreakHis(str(tree))) == 20
+
+
+def test_official_groups_without_validation_say_how_to_get_one(tree):
+    names = sorted(path.name for path in tree.rglob("*.png"))
+    lines = [f"{n}|{n.split('-')[3]}|1|{'test' if '-29315EF-' in n or '-2523-' in n else 'train'}" for n in names]
+    (tree / "dsfold1.txt").write_text("\n".join(lines) + "\n")
+    split = {"scheme": "official_slide_groups", "file": str(tree / "dsfold1.txt")}
+    with pytest.raises(ConfigError, match=r"val_ratio, e\.g\. 0\.15,.*--no-validate"):
+        BreakHis(str(tree), subset="val", split=split)
+    with pytest.warns(SplitWarning):
+        assert len(BreakHis(str(tree), subset="val", split={**split, "val_ratio": 0.5}))
+
+
+def test_unknown_pixel_sizes_name_the_remedy_of_this_data_set(tree):
+    draw(tree / "SOB_B_A_14-22549AB_0.png", 5)
+    with pytest.raises(DataError, match=r"SOB_B_A_14-22549AB_0.png and 1 of 21 images in all.*choose magnifications"):
+        BreakHis(str(tree), pipeline=[LoadTile(), ResizeToMpp(6.0)])
+    assert len(BreakHis(str(tree), magnification=(40, 100), pipeline=[LoadTile(), ResizeToMpp(6.0)])) == 20

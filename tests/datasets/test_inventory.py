@@ -10,6 +10,8 @@ from PIL import Image, ImageFile
 
 from pathzoo.datasets import inventory
 from pathzoo.datasets.inventory import inspect_image, scan_images
+from pathzoo.datasets.transforms.loading import read_rgb
+from pathzoo.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +158,48 @@ def test_a_long_scan_shows_a_bar_on_a_terminal_and_a_short_one_does_not(tmp_path
     monkeypatch.setattr(inventory, "_PROGRESS_AFTER_SECONDS", -1)
     assert all(record.error is None for record in scan_images(paths, cache=False))
     assert "checking images" in capsys.readouterr().err
+
+
+def write_modes(folder):
+    """A file of every kind that this Pillow writes as PNG, TIFF, JPEG or GIF, plain and odd."""
+    paths = []
+    for mode in ("1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "F", "I;16"):
+        for suffix in ("png", "tif", "jpg", "gif"):
+            path = folder / f"{mode.replace(';', '_')}.{suffix}"
+            try:
+                Image.new(mode, (6, 4)).save(path)
+            except (OSError, ValueError):
+                path.unlink(missing_ok=True)
+                continue
+            paths.append(path)
+    return paths
+
+
+def test_what_the_loader_refuses_the_scan_refuses_and_nothing_else(tmp_path):
+    paths = write_modes(tmp_path)
+    loadable = []
+    for path in paths:
+        try:
+            read_rgb(path)
+            loadable.append(True)
+        except DataError:
+            loadable.append(False)
+    records = scan_images(paths)
+    assert [record.error is None for record in records] == loadable
+    refused = {record.path.rsplit("/")[-1] for record in records if record.error}
+    assert {"CMYK.jpg", "CMYK.tif", "F.tif", "I_16.png", "I_16.tif", "I.tif", "LAB.tif"} <= refused
+    assert all("8-bit RGB" in record.error and record.width is None for record in records if record.error)
+    assert {"RGB.png", "L.png", "P.png", "RGBA.png", "LA.png", "1.png"} <= {p.name for p in paths} - refused
+
+
+def test_what_an_older_cache_holds_as_sound_is_not_trusted(tmp_path, monkeypatch):
+    path = tmp_path / "deep.png"
+    Image.new("I;16", (6, 4)).save(path)
+    os.utime(path, ns=(1, 1))
+    stamp = inventory._stamp(str(path))
+    with monkeypatch.context() as older:
+        older.setattr(inventory, "_CACHE_FORMAT", 1)
+        inventory._remember({stamp: ("a" * 64, 6, 4)})
+        assert inventory.cache_file().name == "images-v1.sqlite"
+        assert scan_images([path])[0].error is None, "the old entry is found by the old format"
+    assert scan_images([path])[0].error

@@ -1,6 +1,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -179,6 +180,20 @@ def test_the_folder_of_annotations_may_be_the_folder_of_slides(lab):
     assert tool.main([*command, "--tile", "100", "--mpp", "0.5", "--mpp-csv", str(lab / "mpp.csv")]) == 0
 
 
+@pytest.mark.parametrize("ending", ["", ".tif"])
+def test_ids_with_a_dot_are_told_apart(lab, ending):
+    (lab / "slides" / "a.tif").rename(lab / "slides" / "S19.1234.tif")
+    (lab / "qupath" / "a.geojson").rename(lab / "qupath" / "S19.1234.geojson")
+    shutil.copy(lab / "slides" / "S19.1234.tif", lab / "slides" / "S19.1235.tif")
+    shutil.copy(lab / "qupath" / "S19.1234.geojson", lab / "qupath" / "S19.1235.geojson")
+    (lab / "patients.csv").write_text(f"slide,patient\nS19.1234{ending},p1\nS19.1235{ending},p2\nb,p3\n")
+    assert run(lab, "--patients", str(lab / "patients.csv")) == 0
+    found = {(row["slide"], row["patient"], row["path"].split("/")[0]) for row in table(lab)}
+    assert found == {("S19.1234", "p1", "S19.1234"), ("S19.1235", "p2", "S19.1235"), ("b", "p3", "b")}
+    sources, _ = tool.find_sources(lab / "slides", lab / "qupath", lab / "patients.csv", lab / "mpp.csv")
+    assert [source.mpp for source in sources] == [None, None, 0.5]
+
+
 def test_slides_from_a_table(lab):
     (lab / "list.csv").write_text("slide\nslides/a.tif\n")
     sources, without = tool.find_sources(lab / "list.csv", lab / "qupath")
@@ -203,8 +218,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(lab, capsys):
     assert_refused(lab, capsys, "has no column 'patient'; it has slide, name", "--patients", str(lab / "patients.csv"))
     (lab / "patients.csv").write_text("slide,patient\na,p1\na.tif,p2\n")
     assert_refused(
-        lab, capsys, "line 3: slide a.tif has patient 'p2' and 'p1'", "--patients", str(lab / "patients.csv")
+        lab, capsys, "patients.csv: slide a.tif has patient 'p1' and 'p2'", "--patients", str(lab / "patients.csv")
     )
+    (lab / "patients.csv").write_text("slide,patient\na,p1\na,p2\n")
+    assert_refused(lab, capsys, "line 3: slide a has patient 'p2' and 'p1'", "--patients", str(lab / "patients.csv"))
     (lab / "mpp.csv").write_text("slide,mpp\nb,half\n")
     assert_refused(lab, capsys, "slide b.png has mpp 'half'")
     (lab / "mpp.csv").write_text("slide,mpp\n")
