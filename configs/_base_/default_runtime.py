@@ -1,4 +1,9 @@
-"""What every run of pathzoo shares: hooks, logging, seed. `default_scope` is None, since configs name classes."""
+"""What every run of pathzoo shares: hooks, logging, seed. `default_scope` is None, since configs name classes.
+
+Batch normalisation in training mode takes its statistics per process, so several processes differ from one; frozen
+layers (`trainable=`) and `TimmBackbone(norm_eval=True)` do not: there several processes compute what one does, to 1e-5
+(tests/engine/test_distributed.py).
+"""
 
 from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
 from mmengine.runner import LogProcessor
