@@ -47,6 +47,8 @@ _HOST_NAMES = {
     "Conv": "torch.Conv2d",
     "Swish": "torch.SiLU",
 }
+#: built-in components that are a whole model of a task; every other one is a part of one
+_WHOLE_MODELS = {"classification": {"mmpretrain.ImageClassifier"}}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -97,6 +99,17 @@ def find_refused(config: Any) -> Iterator[tuple[str, str]]:
             yield path, f"a {type(name).__name__} is no component name"
         elif name not in _BUILT_IN and name not in _from_plugins:
             yield path, f"{name!r} is not a component that a published model may name"
+
+
+def find_part(config: Any, task: str) -> Iterator[tuple[str, str]]:
+    """Yields (key path, reason) where a config is only a part of a model, e.g. a bare backbone.
+
+    What a plug-in's component is, its author knows.
+    """
+    name = config.get("type") if isinstance(config, dict) else None
+    whole = _WHOLE_MODELS.get(task)
+    if isinstance(name, str) and whole is not None and name in _BUILT_IN and name not in whole:
+        yield "model.type", f"{name!r} is no whole {task} model, only a part of one"
 
 
 def plugins_needed(config: Any) -> dict[str, str]:

@@ -42,9 +42,20 @@ _COMMON_NAMES = {
 }
 #: words of any card that are also found as file stems
 _COMMON_WORDS = {"unknown", "none", "image", "img", "tile", "patch", "slide", "mask", "patient", "train", "val", "test"}
+#: words of folder names that say nothing about a person: parts of a data set, tissues, diagnoses
+_GENERIC_TEXT = """
+training validation valid testing images tiles patches slides masks labels annotations patients cases data
+dataset datasets folder files other others class classes level histology pathology micrographs sob breakhis v1
+benign malignant normal tumor tumour healthy cancer carcinoma adenosis adenoma fibroadenoma phyllodes tubular
+ductal lobular mucinous papillary adenocarcinoma metastasis stroma necrosis lymphocytes mucosa muscle adipose
+background debris tissue breast kidney colon lung prostate liver stomach skin brain ovary lymph node he ihc
+"""
+_GENERIC_WORDS = _COMMON_WORDS | set(_GENERIC_TEXT.split())
 _MAGNIFICATION = re.compile(r"\d{1,3}x", re.IGNORECASE)
 #: as BreakHis writes them into file names: year, a number, letters where a patient has several
 _SLIDE_ID = re.compile(r"(?<![^\W_])\d{2}-\d{3,6}[A-Z]{0,3}(?![^\W_])")
+#: shorter folder names without a digit are found in every card
+_MIN_NAME = 5
 _TOKEN = re.compile(r"[^\W_]+")
 #: fields whose digits are machine-made (dates, versions, digests); bare numbers are not looked for in them
 _MACHINE_MADE = re.compile(r"(?:^|\.)(?:created|commit|sha256|\w*digest|\w*version|versions\..*|patient_hashes\..*)$")
@@ -71,9 +82,13 @@ class Leak:
 
 
 def from_split(split: dict[str, Any]) -> set[Identifier]:
-    """The identifiers in a splits.json: patients, items' names, stems and digests, and ids in their folders."""
+    """The identifiers in a splits.json: patients, slides, items' names, stems and digests, and their folders' names.
+
+    A folder's name counts unless it is short or made of class names and generic words only (train, images, 40X).
+    """
     classes = {str(name).casefold() for name in split.get("classes") or ()}
-    found: set[Identifier] = set()
+    generic = _GENERIC_WORDS | {token for name in classes for token in _TOKEN.findall(name)}
+    found = {Identifier("a slide id", str(slide)) for slide in split.get("slides") or () if slide is not None}
     for subset in (split.get("subsets") or {}).values():
         found |= {Identifier("a patient id", str(group)) for group in subset.get("groups") or () if group is not None}
         for item, digest in dict(subset.get("items") or {}).items():
@@ -82,7 +97,8 @@ def from_split(split: dict[str, Any]) -> set[Identifier]:
             found.add(Identifier("a file name", path.stem))
             for slide in _SLIDE_ID.findall(path.stem):
                 found |= {Identifier("a slide id", slide), Identifier("a slide id", slide.partition("-")[2])}
-            found |= {Identifier("an id in a folder's name", part) for part in path.parts[:-1] if _has_digits(part)}
+            names = {part for part in path.parts[:-1] if _may_identify(part, generic)}
+            found |= {Identifier("an id in a folder's name", name) for name in names}
             found.add(Identifier("an image's digest", str(digest)))
     return {item for item in found if item.value.casefold() not in classes | _COMMON_WORDS}
 
@@ -160,5 +176,8 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, value
 
 
-def _has_digits(part: str) -> bool:
-    return any(letter.isdigit() for letter in part) and not _MAGNIFICATION.fullmatch(part)
+def _may_identify(part: str, generic: set[str]) -> bool:
+    if len(part) < _MIN_NAME and not any(letter.isdigit() for letter in part):
+        return False
+    tokens = _TOKEN.findall(part.casefold())
+    return not all(token in generic or _MAGNIFICATION.fullmatch(token) for token in tokens)

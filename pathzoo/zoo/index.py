@@ -2,9 +2,11 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+from pathzoo.errors import ZooError
 from pathzoo.fileio import write_json
 from pathzoo.paths import packaged_zoo
 from pathzoo.zoo.find import folders_of
@@ -15,14 +17,14 @@ INDEX_FILE, SCHEMA_FILE = "index.json", "model.schema.json"
 
 
 def index_of(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """What index.json says of the models in a zoo folder.
-
-    Raises:
-        ZooError: One model.json of the zoo is damaged.
-    """
+    """What index.json says of the models in a zoo folder; a damaged model.json is left out with a warning."""
     rows = []
     for folder in folders_of(Path(root)):
-        manifest = read_manifest(folder)
+        try:
+            manifest = read_manifest(folder)
+        except ZooError as error:
+            warnings.warn(f"left out of the index: {error}", stacklevel=2)
+            continue
         rows.append(
             {
                 "name": manifest.name,

@@ -4,6 +4,7 @@ torch is imported inside the functions that need it: listing models costs none.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "find_model", "get_model", "golden_outputs", "list_models", "load_folder"]
 
+_DEVICE = re.compile(r"cpu|cuda(?::(?P<index>[0-9]{1,3}))?")
+
 
 class LoadedModel:
     """A classifier ready to be called; a `pathzoo.wsi.predictor.Predictor`.
@@ -38,8 +41,7 @@ class LoadedModel:
     def __init__(self, manifest: Manifest, module: "nn.Module", device: str = "cpu") -> None:
         import torch
 
-        if manifest.task != "classification":
-            raise ZooError(f"{manifest.name}: this version of pathzoo runs classification models, not {manifest.task}")
+        _require_supported(manifest)
         self.manifest = manifest
         self.device = torch.device(device)
         self.module = module.to(self.device).eval()
@@ -108,6 +110,7 @@ def load_folder(folder: str | os.PathLike[str], device: str = "cpu") -> LoadedMo
     folder = Path(folder)
     _check_device(device)
     manifest = require_verified(folder)
+    _require_supported(manifest)
     module = build_from_data(manifest.model)
     load_weights(module, folder / WEIGHTS_FILE, manifest)
     return LoadedModel(manifest, module, device)
@@ -153,14 +156,32 @@ def golden_outputs(model: LoadedModel, seed: int, n: int) -> list[list[float]]:
     return [[float(value) for value in row] for row in probs]
 
 
+def _require_supported(manifest: Manifest) -> None:
+    """Refuses what this version would leave out, and so give wrong outputs without a word."""
+    if manifest.task != "classification":
+        raise ZooError(f"{manifest.name}: this version of pathzoo runs classification models, not {manifest.task}")
+    spec = manifest.input
+    stain = spec.stain_fit.method if spec.stain_fit else None
+    applied = {
+        "stain_fit": (stain, None),
+        "hu_window": (spec.hu_window, None),
+        "value_range": (spec.value_range, (0.0, 255.0)),
+        "channels": (spec.channels, "RGB"),
+    }
+    for field, (value, only) in applied.items():
+        if value != only:
+            raise ZooError(
+                f"{manifest.name}: input.{field} is {value!r}, which this version of pathzoo does not apply "
+                f"(only {only!r})"
+            )
+
+
 def _check_device(device: str) -> None:
     import torch
 
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ZooError(f"no device {device!r}: use cpu, cuda or cuda:N") from error
-    count: Any = torch.cuda.device_count() if kind == "cuda" else 1
-    index = torch.device(device).index or 0
-    if index >= count:
+    match = _DEVICE.fullmatch(str(device))
+    if match is None:
+        raise ZooError(f"no device {str(device)!r}: use cpu, cuda or cuda:N")
+    count: int = torch.cuda.device_count() if str(device) != "cpu" else 1
+    if int(match["index"] or 0) >= count:
         raise ZooError(f"device {device!r} is not there ({count} GPUs found); use cpu, or see `pathzoo doctor`")

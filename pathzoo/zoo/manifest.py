@@ -27,9 +27,15 @@ Version = Annotated[str, Field(pattern=f"^{semver.PATTERN}$", max_length=64)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: An SPDX licence expression (spdx.org/licenses), e.g. CC-BY-4.0 or "Apache-2.0 AND CC-BY-4.0".
 Spdx = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*$")]
-Text = Annotated[str, Field(min_length=1)]
+#: Control characters could rewrite what a terminal shows; only texts of several lines may hold one, the line break.
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+LongText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]+$")]
+MaybeLongText = Annotated[str, Field(pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$")]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+#: px; larger tiles would only exhaust the memory of whoever loads the model
+TileSide = Annotated[int, Field(ge=1, le=8192)]
 
 
 class Block(BaseModel):
@@ -49,7 +55,7 @@ class ShortSideResize(Block):
     """Resize the image so that its short side has `size` px (area), then centre-crop, or pad, to the tile."""
 
     kind: Literal["short_side"]
-    size: Positive
+    size: TileSide
     pad_value: Annotated[int, Field(ge=0, le=255)] = 255
 
 
@@ -67,7 +73,7 @@ class ModelInput(Block):
     takes images, not slides); `mpp_tolerance` relative; `hu_window` (low, high) for CT; `mean`, `std` on `value_range`.
     """
 
-    tile_size: tuple[Positive, Positive]
+    tile_size: tuple[TileSide, TileSide]
     mpp: Annotated[float, Field(gt=0)] | None
     mpp_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
     hu_window: tuple[float, float] | None = None
@@ -105,7 +111,7 @@ class Weights(Block):
     dtype: Literal["float32", "float16"]
     n_tensors: Positive
     n_parameters: Positive
-    address: Annotated[str, Field(pattern=r"^https://")] | None = None
+    address: Annotated[str, Field(pattern=r"^https://[^\x00-\x20\x7f-\x9f]+$")] | None = None
 
 
 class SubsetCounts(Block):
@@ -114,7 +120,7 @@ class SubsetCounts(Block):
     images: Count
     patients: Count
     unknown_patient_images: Count
-    per_class: dict[str, Count]
+    per_class: dict[Line, Count]
 
 
 class SplitRecord(Block):
@@ -128,26 +134,26 @@ class InitialWeights(Block):
     """Where training started: `random`, `imagenet (timm NAME)`, or the parent's name."""
 
     source: Text
-    licence: str | None = None
+    licence: Line | None = None
     sha256: Sha256 | None = None
 
 
 class Training(Block):
     """How the weights came about. Counts are by subset (train, val, test); no ids."""
 
-    study: str | None = None
-    config: str | None = None
+    study: Line | None = None
+    config: Line | None = None
     config_digest: Sha256 | None = None
-    dataset: str | None = None
+    dataset: Line | None = None
     data_digest: Sha256 | None = None
     split: SplitRecord | None = None
-    counts: dict[str, SubsetCounts] = {}
-    patient_hashes: dict[str, tuple[Sha256, ...]] | None = None
+    counts: dict[Line, SubsetCounts] = {}
+    patient_hashes: dict[Line, tuple[Sha256, ...]] | None = None
     seed: int | None = None
     epochs: Count | None = None
     iterations: Count | None = None
-    pathzoo_version: str | None = None
-    versions: dict[str, str] = {}
+    pathzoo_version: Line | None = None
+    versions: dict[Line, Line] = {}
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")] | None = None
     dirty: bool | None = None
     initial_weights: InitialWeights | None = None
@@ -186,7 +192,7 @@ class Evaluation(Block):
 
     dataset: Text
     subset: Text
-    split: str | None = None
+    split: Line | None = None
     synthetic: bool = False
     rows: tuple[MetricRow, ...]
 
@@ -195,7 +201,7 @@ class PluginNeed(Block):
     """A plug-in that the model's config needs, by its distribution name; never imported because a model asks."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")]
-    version: Text
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$", max_length=64)]
 
 
 class Attribution(Block):
@@ -211,8 +217,8 @@ class Golden(Block):
     """Outputs on synthetic tiles that `verify --golden` computes again, within `atol`."""
 
     generator: Literal["noise_tiles"] = "noise_tiles"
-    seed: Count
-    n: Positive
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    n: Annotated[int, Field(ge=1, le=64)]
     quantity: Literal["class_probs", "mean_class_probs", "boxes", "embeddings", "mean_values"]
     outputs: tuple[tuple[float, ...], ...]
     atol: Annotated[float, Field(gt=0)]
@@ -225,12 +231,12 @@ class Manifest(Block):
     name: Slug
     version: Version
     task: Task
-    description: Text
+    description: LongText
     classes: tuple[Text, ...]
-    organ: str | None = None
-    stain: str | None = None
-    tissue: str | None = None
-    scanner: str | None = None
+    organ: Line | None = None
+    stain: Line | None = None
+    tissue: Line | None = None
+    scanner: Line | None = None
     input: ModelInput
     model: dict[str, Any]
     files: dict[Literal["model.safetensors", "README.md"], FileRecord]
@@ -242,8 +248,8 @@ class Manifest(Block):
     licence: Spdx
     commercial_use: bool
     attributions: tuple[Attribution, ...] = ()
-    intended_use: str | None = None
-    limits: str | None = None
+    intended_use: MaybeLongText | None = None
+    limits: MaybeLongText | None = None
     golden: Golden | None = None
     created: datetime.date
     digest: Sha256

@@ -91,9 +91,14 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 def _problems(error: ValidationError) -> list[tuple[str, str]]:
     return [
-        (".".join(str(part) for part in item["loc"]), item["msg"].removeprefix("Value error, "))
+        (".".join(_shown(part) for part in item["loc"]), item["msg"].removeprefix("Value error, "))
         for item in error.errors(include_url=False)
     ]
+
+
+def _shown(part: int | str) -> str:
+    """A key of the file as it may stand in a message of one line."""
+    return part if isinstance(part, str) and part.isprintable() else repr(part)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pathzoo.errors import ZooError
 from pathzoo.fileio import atomic_path, sha256_file, write_text
 from pathzoo.zoo import identifiers, semver, verify
-from pathzoo.zoo.allowlist import build_from_data, plugins_needed, to_data
+from pathzoo.zoo.allowlist import build_from_data, find_part, plugins_needed, to_data
 from pathzoo.zoo.card import render_card
 from pathzoo.zoo.index import write_index
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, SLUG_PATTERN, WEIGHTS_FILE
@@ -31,6 +31,7 @@ from pathzoo.zoo.training_record import (
     read_evaluation,
     read_json,
     read_train_run,
+    require_measured_on,
 )
 
 if TYPE_CHECKING:
@@ -94,11 +95,14 @@ def publish_model(
     target = Path(out) / name / version
     if target.exists():
         raise ZooError(f"{target}: exists; a published version is never changed, so give a higher one")
+    blocked = [place for place in target.parents if place.exists() and not place.is_dir()]
+    if blocked:
+        raise ZooError(f"{blocked[0]}: is a file, not a folder to publish into")
     text = parse_card_text(card, "card") if isinstance(card, dict) else read_card_text(Path(card))
     source = _read_source(Path(checkpoint), Path(run) if run else None)
     fields = _fields(name, version, text, source)
     fields["parents"] = [_parent(Path(parent)) for parent in parents]
-    fields["metrics"] = _metrics(source, Path(metrics) if metrics else None)
+    fields["metrics"] = _metrics(source, Path(checkpoint).name, Path(metrics) if metrics else None)
     fields["training"]["patient_hashes"] = _patient_hashes(source.split, Path(hash_key)) if hash_key else None
     new_parent = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,8 @@ def _fields(name: str, version: str, text: CardText, source: _Source) -> dict[st
     """All of the manifest but what depends on the written weights."""
     run = source.run
     model = to_data(run.model)
+    for where, reason in find_part(model, run.task):
+        raise ZooError(f"{where}: {reason}, so it cannot be published")
     spec = dict(run.model_input)
     if text.mpp_tolerance is not None:
         spec["mpp_tolerance"] = text.mpp_tolerance
@@ -185,10 +191,12 @@ def _parent(folder: Path) -> dict[str, str]:
     return {"name": parent.name, "version": parent.version, "sha256": parent.files[WEIGHTS_FILE].sha256}
 
 
-def _metrics(source: _Source, path: Path | None) -> list[dict[str, Any]]:
+def _metrics(source: _Source, checkpoint: str, path: Path | None) -> list[dict[str, Any]]:
     given = path or source.folder / "metrics.json"
     if path is None and not given.is_file():
         return []
+    if path is None:
+        require_measured_on(given, checkpoint)  # figures that the user names are the user's word
     data = source.run.data
     return [read_evaluation(given, data.split.scheme if data.split else None, data.synthetic, data.dataset)]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pathzoo.errors import ZooError
-from pathzoo.zoo.manifest import Attribution, Block, InitialWeights, Spdx, Text
+from pathzoo.zoo.manifest import Attribution, Block, InitialWeights, Line, LongText, MaybeLongText, Spdx
 
 
 class _Tolerant(BaseModel):
@@ -80,16 +80,16 @@ class TrainRun(_Tolerant):
 class CardText(Block):
     """The author's file: what no training run can know."""
 
-    description: Text
-    organ: str | None = None
-    stain: str | None = None
-    tissue: str | None = None
-    scanner: str | None = None
+    description: LongText
+    organ: Line | None = None
+    stain: Line | None = None
+    tissue: Line | None = None
+    scanner: Line | None = None
     licence: Spdx
     commercial_use: bool
     attributions: tuple[Attribution, ...] = ()
-    intended_use: str | None = None
-    limits: str | None = None
+    intended_use: MaybeLongText | None = None
+    limits: MaybeLongText | None = None
     initial_weights: InitialWeights | None = None
     mpp_tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
 
@@ -98,12 +98,16 @@ def read_train_run(path: Path) -> TrainRun:
     """Reads train_run.json.
 
     Raises:
-        ZooError: No such file, a key that publishing needs is missing, or the model cannot be published.
+        ZooError: No such file, a key that publishing needs is missing, the run has not finished, or the model cannot be
+            published.
     """
     content = read_json(path)
     model = content.get("model")
     if isinstance(model, dict) and "not_publishable" in model:
         raise ZooError(f"{path}: {model['not_publishable']}")
+    status = content.get("status", "finished")  # records of other tools need not hold one
+    if status != "finished":
+        raise ZooError(f"{path}: the run is not finished (status {status!r}); resume it, then publish")
     try:
         return TrainRun.model_validate(content)
     except ValidationError as error:
@@ -149,6 +153,20 @@ def read_evaluation(path: Path, split: str | None, synthetic: bool, dataset: str
         "synthetic": bool(content.get("synthetic", synthetic)),
         "rows": rows,
     }
+
+
+def require_measured_on(path: Path, checkpoint: str) -> None:
+    """Refuses the metrics.json of a run where it says that it was measured on another checkpoint (a file name).
+
+    Raises:
+        ZooError: It was.
+    """
+    measured = read_json(path).get("checkpoint")
+    if measured is not None and measured != checkpoint:
+        raise ZooError(
+            f"{path}: was measured on {measured}, not {checkpoint}; test this checkpoint first, or name its figures "
+            "by --metrics"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

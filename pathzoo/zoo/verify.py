@@ -12,7 +12,7 @@ from typing import Any
 from pathzoo.errors import ZooError
 from pathzoo.fileio import sha256_file
 from pathzoo.zoo import semver
-from pathzoo.zoo.allowlist import find_refused
+from pathzoo.zoo.allowlist import find_part, find_refused, plugins_needed
 from pathzoo.zoo.card import render_card
 from pathzoo.zoo.identifiers import Identifier, scan_json, scan_text
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
@@ -143,7 +143,14 @@ def _config(manifest: Manifest) -> list[Problem]:
     problems = [Problem(MANIFEST_FILE, reason) for reason in missing if reason]
     if problems:  # its components are unknown for that reason: one line says it
         return problems
-    return [Problem(MANIFEST_FILE, f"{path}: {reason}") for path, reason in find_refused(manifest.model)]
+    found = [*find_refused(manifest.model), *find_part(manifest.model, manifest.task)]
+    listed = {need.name for need in manifest.plugins}
+    found += [
+        ("plugins", f"does not list {name} {version}, whose components the model names")
+        for name, version in sorted(plugins_needed(manifest.model).items())
+        if name not in listed
+    ]
+    return [Problem(MANIFEST_FILE, f"{path}: {reason}") for path, reason in found]
 
 
 def _missing_plugin(name: str, version: str) -> str | None:
@@ -166,14 +173,14 @@ def _consistency(manifest: Manifest) -> list[Problem]:
     n_outputs = head.get("num_classes") if isinstance(head, dict) else None
     if n_outputs is not None and n_outputs != len(manifest.classes):
         problems.append(f"model.head.num_classes is {n_outputs}, but there are {len(manifest.classes)} classes")
-    steps = manifest.model.get("data_preprocessor")
-    if isinstance(steps, dict):
-        for key, declared in (("mean", manifest.input.mean), ("std", manifest.input.std)):
-            used = steps.get(key)
-            if used is not None and list(used) != list(declared):
-                problems.append(f"model.data_preprocessor.{key} {used} is not input.{key} {list(declared)}")
-        if steps.get("to_rgb"):
-            problems.append("model.data_preprocessor.to_rgb is true, but pictures are RGB already")
+    given = manifest.model.get("data_preprocessor")
+    steps = given if isinstance(given, dict) else {}
+    for key, declared in (("mean", manifest.input.mean), ("std", manifest.input.std)):
+        used = steps.get(key)  # without one the model would see pictures that are not normalised
+        if not isinstance(used, list) or used != list(declared):
+            problems.append(f"model.data_preprocessor.{key} {used} is not input.{key} {list(declared)}")
+    if steps.get("to_rgb"):
+        problems.append("model.data_preprocessor.to_rgb is true, but pictures are RGB already")
     return [Problem(MANIFEST_FILE, problem) for problem in problems]
 
 

@@ -184,10 +184,34 @@ def test_wrong_tiles(zoo, wrong, match):
         model(wrong)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:99", "cuda:-1", "cuda:x", "cpu:0", "mps", "meta", "xpu:0", "", "cpu\n", "cuda:0 "]
+)
 def test_a_device_that_is_not_there(zoo, device):
-    with pytest.raises(ZooError, match="device"):
+    with pytest.raises(ZooError, match="device") as caught:
         get_model(zoo / "tiny", device=device)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("stain_fit", {"method": "macenko", "parameters": {}}, "macenko"),
+        ("hu_window", [-100.0, 400.0], "-100.0, 400.0"),
+        ("value_range", [0.0, 1.0], "0.0, 1.0"),
+        ("channels", "grey", "grey"),
+    ],
+)
+def test_input_that_this_version_does_not_apply(published, reseal, field, value, shown):
+    def change(content):
+        content["input"][field] = value
+        if field == "channels":
+            content["input"] |= {"mean": [1.0], "std": [1.0]}
+            content["model"]["data_preprocessor"] |= {"mean": [1.0], "std": [1.0]}
+
+    reseal(published, change)
+    with pytest.raises(ZooError, match=rf"input\.{field} is .*{shown}"):
+        get_model(published)
 
 
 def test_other_tasks_are_refused_by_name(published, reseal):

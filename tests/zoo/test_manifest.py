@@ -61,6 +61,18 @@ def test_sealing_writing_and_reading_gives_the_same(fields):
         ("weights.n_parameters", 1.5, "n_parameters"),
         ("metrics", [{"dataset": "d", "subset": "s", "rows": [{"metric": "m", "level": "image", "n": 1}]}], "value"),
         ("golden.atol", float("inf"), "golden"),
+        ("golden.seed", 2**32, "golden.seed"),
+        ("golden.n", 65, "golden.n"),
+        ("input.tile_size", [64, 8193], "tile_size"),
+        ("organ", "breast\x1b[2J", "organ"),
+        ("organ", "breast\nkidney", "organ"),
+        ("stain", "H&E\x9b2J", "stain"),
+        ("classes", ["benign", "malig\rnant"], "classes"),
+        ("description", "A toy.\x00", "description"),
+        ("limits", "Many.\x07", "limits"),
+        ("training.versions", {"torch": "2.15.0\n"}, "versions"),
+        ("plugins", [{"name": "lab", "version": "1.0' evil"}], "version"),
+        ("plugins", [{"name": "lab", "version": "-r"}], "version"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(fields, path, value, reason):
@@ -92,6 +104,18 @@ def test_metric_rows(fields, row, reason):
 def test_a_model_at_unknown_magnification_takes_images(fields):
     fields["input"] |= {"mpp": None, "resize": {"kind": "short_side", "size": 70}}
     assert seal(fields).input.mpp is None
+
+
+def test_long_texts_may_have_lines(fields):
+    fields |= {"description": "A toy.\nOf two lines.\n", "limits": "Many:\n- one"}
+    assert seal(fields).limits == "Many:\n- one"
+
+
+def test_the_bounds_themselves_are_taken(fields):
+    fields["golden"] |= {"seed": 2**32 - 1, "n": 64}
+    fields["input"]["tile_size"] = [8192, 8192]
+    fields["plugins"] = [{"name": "lab", "version": "2024.1b+cu12-rc"}]
+    assert seal(fields).golden.n == 64
 
 
 def test_attributed_non_commercial_data_bars_commercial_use(fields):

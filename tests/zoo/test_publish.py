@@ -273,3 +273,57 @@ def test_the_tool(run, tmp_path):
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("publish_model.py: ")
     assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize("measured", ["best_accuracy_epoch_4.pth", 4])
+def test_figures_of_another_checkpoint(run, tmp_path, measured):
+    edit(run / "metrics.json", lambda content: content.update(checkpoint=measured))
+    refused(run, tmp_path / "a", rf"was measured on {measured}, not epoch_5\.pth; test this checkpoint first")
+    assert publish(run, tmp_path / "b", metrics=run / "metrics.json")  # named by the user
+
+
+def test_figures_of_this_checkpoint(run, tmp_path):
+    edit(run / "metrics.json", lambda content: content.update(checkpoint="epoch_5.pth"))
+    manifest = json.loads((publish(run, tmp_path / "out") / "model.json").read_text())
+    assert manifest["metrics"][0]["rows"][0]["value"] == 0.75
+
+
+@pytest.mark.parametrize("status", ["running", "failed", None])
+def test_a_run_that_is_not_finished(run, tmp_path, status):
+    edit(run / "train_run.json", lambda content: content.update(status=status))
+    refused(run, tmp_path / "out", "the run is not finished")
+
+
+def test_a_finished_run(run, tmp_path):
+    edit(run / "train_run.json", lambda content: content.update(status="finished"))
+    assert publish(run, tmp_path / "out")
+
+
+def test_a_damaged_neighbour_does_not_stop_publishing(run, tmp_path):
+    out = tmp_path / "out"
+    (out / "old" / "1.0.0").mkdir(parents=True)
+    (out / "old" / "1.0.0" / "model.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"left out of the index: .*old/1\.0\.0"):
+        folder = publish(run, out)
+    assert verify_model(folder).ok
+    assert [row["name"] for row in json.loads((out / "index.json").read_text())["models"]] == ["tiny"]
+
+
+@pytest.mark.parametrize("place", ["out", "out/tiny"])
+def test_a_file_where_the_zoo_should_be(run, tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("a file")
+    with pytest.raises(ZooError, match="is a file, not a folder"):
+        publish(run, tmp_path / "out")
+    assert path.read_text() == "a file"
+
+
+def test_a_part_of_a_model(run, tmp_path):
+    edit(run / "train_run.json", lambda content: content.update(model=content["model"]["backbone"]))
+    refused(run, tmp_path / "out", "is no whole classification model")
+
+
+def test_input_that_this_version_does_not_apply_is_not_published(run, tmp_path):
+    edit(run / "train_run.json", lambda content: content["model_input"].update(hu_window=[-100.0, 400.0]))
+    refused(run, tmp_path / "out", r"input\.hu_window")

@@ -285,3 +285,35 @@ def test_verifying_loads_no_torch(published):
     code += "print(r.ok, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(published)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize("missing", ["mean", "std", "data_preprocessor"])
+def test_normalisation_that_the_config_lacks(published, reseal, missing):
+    def drop(content):
+        (content["model"] if missing == "data_preprocessor" else content["model"]["data_preprocessor"]).pop(missing)
+
+    reseal(published, drop)
+    assert_refused(published, "model.json", f"input.{'mean' if missing == 'data_preprocessor' else missing}")
+
+
+def test_a_plug_in_that_the_manifest_does_not_list(published, reseal, monkeypatch):
+    from pathzoo.zoo import allowlist
+
+    monkeypatch.setattr(allowlist, "_from_plugins", {})
+    monkeypatch.setattr("pathzoo.plugins._loaded", {"lab": "2.1.0"})
+    allowlist.register_allowed("pathzoo.LabNeck", object, "lab", "2.1.0")
+    reseal(published, lambda content: _set(content["model"], ("neck", "type"), "pathzoo.LabNeck"))
+    assert "does not list lab 2.1.0" in verify_model(published).problems[0].reason
+    reseal(published, lambda content: content.update(plugins=[{"name": "lab", "version": "2.1.0"}]))
+    assert verify_model(published).ok
+
+
+def test_a_part_is_no_model(published, reseal):
+    reseal(published, lambda content: _set(content["model"], ("type",), "mmpretrain.LinearClsHead"))
+    assert_refused(published, "model.json", "'mmpretrain.LinearClsHead' is no whole classification model")
+
+
+def test_an_unknown_key_stays_on_one_line(published, reseal):
+    reseal(published, lambda content: content.update({"x\nok: all is well\x1b[2J": 1}))
+    for problem in verify_model(published).problems:
+        assert str(problem).isprintable()

@@ -147,6 +147,19 @@ def test_what_a_split_gives_away():
     assert not values & {"unknown", "patient", "tile", "benign"}
 
 
+def test_folders_named_after_a_person():
+    items = {
+        "train/40X/Ductal_Carcinoma/Annette Miller/t1.png": "a" * 64,
+        "BreaKHis_v1/histology_slides/breast/benign/SOB/adenosis/jo/t2.png": "b" * 64,
+        "clear cell/x.png": "c" * 64,
+    }
+    split = {"classes": ["clear_cell"], "slides": ["scan-alpha"], "subsets": {"val": {"groups": [], "items": items}}}
+    found = {(item.kind, item.value) for item in from_split(split)}
+    assert {value for kind, value in found if kind == "an id in a folder's name"} == {"Annette Miller"}
+    assert ("a slide id", "scan-alpha") in found
+    assert kinds(scan_text("as annette miller wrote", from_split(split))) == {"an id in a folder's name"}
+
+
 def test_slide_ids_in_breakhis_file_names():
     items = {"40X/benign/SOB_B_A-14-22549AB-40-001.png": "f" * 64}
     known = from_split({"classes": [], "subsets": {"train": {"groups": ["22549"], "items": items}}})
