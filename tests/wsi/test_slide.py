@@ -1,5 +1,6 @@
-import multiprocessing
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -254,16 +255,34 @@ def damaged_slide(make_slide):
     return path, (3 * 128, 3 * 128)
 
 
-def test_pickled_and_forked_slides_reopen(make_slide):
-    with Slide(make_slide(), mpp=0.25) as slide:
+_IN_WORKERS = """
+import multiprocessing, sys
+import numpy as np
+from pathzoo.wsi.slide import Slide
+
+if __name__ == "__main__":
+    with Slide(sys.argv[1], mpp=0.25) as slide:
         expected = slide.read(300, 300, 64, 64)
-        again = pickle.loads(pickle.dumps(slide))
-        assert again.mpp == 0.25 and np.array_equal(again.read(300, 300, 64, 64), expected)
-        for method in ("fork", "spawn"):
-            with multiprocessing.get_context(method).Pool(2) as pool:
-                results = pool.starmap(slide.read, [(300, 300, 64, 64)] * 4)
-            assert all(np.array_equal(result, expected) for result in results)
+        with multiprocessing.get_context(sys.argv[2]).Pool(2) as pool:
+            results = pool.starmap(slide.read, [(300, 300, 64, 64)] * 4)
+        assert all(np.array_equal(result, expected) for result in results)
         assert np.array_equal(slide.read(300, 300, 64, 64), expected)
+"""
+
+
+def test_pickled_slides_reopen(make_slide):
+    with Slide(make_slide(), mpp=0.25) as slide:
+        again = pickle.loads(pickle.dumps(slide))
+        assert again.mpp == 0.25 and np.array_equal(again.read(300, 300, 64, 64), slide.read(300, 300, 64, 64))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_slides_read_in_worker_processes(make_slide, tmp_path, method):
+    """In a process of its own: this one may have threads of OpenMP and OpenCV, which no fork survives."""
+    (tmp_path / "workers.py").write_text(_IN_WORKERS)
+    command = [sys.executable, str(tmp_path / "workers.py"), str(make_slide()), method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_forked_child_does_not_read_through_the_parents_handle(make_slide):

@@ -42,20 +42,26 @@ class OpenSlideReader:
         """Pixels of one level, (height, width, 3), white where there are none; see `Reader.read_region`."""
         downsample = self.levels[level].downsample
         corner = (round(x * downsample), round(y * downsample))
-        for attempt in (1, 2):
-            handle = self._handle
-            try:
-                # Straight alpha, exact where it is 255.
-                rgba = np.asarray(handle.read_region(corner, level, (width, height)))
-                return over_white(rgba)
-            except openslide.OpenSlideError as error:
-                self._replace(handle)
-                if attempt == 2:
-                    raise SlideError(
-                        f"{self.path}: cannot decode {width} x {height} px of level {level} at x {corner[0]}, "
-                        f"y {corner[1]}: {error}"
-                    ) from error
-        raise AssertionError("unreachable")
+        handle = self._handle
+        try:
+            return self._pixels(handle, corner, level, (width, height))
+        except openslide.OpenSlideError:
+            self._replace(handle)
+        # Again, on a handle of its own: the shared one may be killed at any time by another thread's damaged tile.
+        own = self._open()
+        try:
+            return self._pixels(own, corner, level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"{self.path}: cannot decode {width} x {height} px of level {level} at x {corner[0]}, y {corner[1]}: "
+                f"{error}"
+            ) from error
+        finally:
+            own.close()
+
+    @staticmethod
+    def _pixels(handle: openslide.OpenSlide, corner: tuple[int, int], level: int, size: tuple[int, int]) -> RGB:
+        return over_white(np.asarray(handle.read_region(corner, level, size)))  # straight alpha, exact where it is 255
 
     def close(self) -> None:
         """Closes the file."""
