@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from pydantic import ValidationError
 
-from pathzoo.datasets.leakage import refuse_overlap
+from pathzoo.datasets.leakage import refuse_choosing_on_test, refuse_overlap
 from pathzoo.datasets.splits import Split
 from pathzoo.errors import ConfigError, PathzooError
 
@@ -86,6 +86,28 @@ def refuse_training_patients(dataset: Any, trained: Sequence[tuple[Split | None,
     for split, source in trained:
         if split is not None:
             refuse_overlap(split, infos, dataset.subset, source)
+
+
+def refuse_validation_on_test(dataset: Any, split: Split) -> None:
+    """Raises where a validation data set holds what the run's own split keeps for testing.
+
+    Raises:
+        LeakageError: Names the patient or image.
+    """
+    if hasattr(dataset, "subset"):
+        refuse_choosing_on_test(split, [dataset.get_data_info(index) for index in range(len(dataset))])
+
+
+def check_length(config: Config) -> None:
+    """A training takes at least one epoch or iteration.
+
+    Raises:
+        ConfigError: Names the key and its value.
+    """
+    for key in ("max_epochs", "max_iters"):
+        value = (config.get("train_cfg") or {}).get(key)
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"{config.filename}: train_cfg.{key} is {value!r}; a training takes 1 at least")
 
 
 def refuse_trained_split(own: Split, trained: Split, source: str) -> None:

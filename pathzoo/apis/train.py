@@ -12,11 +12,13 @@ from mmengine.hooks import Hook
 
 from pathzoo.apis import run_record
 from pathzoo.apis.checks import (
+    check_length,
     check_model_input,
     errors_of_the_config,
     model_input,
     refuse_trained_split,
     refuse_training_patients,
+    refuse_validation_on_test,
     splits_beside,
 )
 from pathzoo.apis.config import load_config, set_options
@@ -69,6 +71,7 @@ def train(
     _apply_switches(cfg, amp, no_validate, auto_scale_lr, seed)
     _choose_resume(cfg, folder, resume)
     check_model_input(cfg)
+    check_length(cfg)
 
     from pathzoo.engine import Runner
     from pathzoo.engine.distributed import leave_group
@@ -187,12 +190,16 @@ def _check_classes(cfg: Config, dataset: Any) -> None:
 
 
 def _check_overlap(cfg: Config, runner: Any) -> None:
-    """No patient of validation was trained on, nor, by the run that a checkpoint comes from, any of val and test."""
+    """No patient of validation was trained on or is kept for testing.
+
+    Nor were any of val and test, by the run that a checkpoint comes from.
+    """
     own = getattr(runner.train_dataloader.dataset, "split", None)
     if own is None:
         return
     if runner.val_loop:
         refuse_training_patients(runner.val_dataloader.dataset, [(own, "this run's split")])
+        refuse_validation_on_test(runner.val_dataloader.dataset, own)
     if cfg.load_from:
         for split, source in splits_beside(Path(cfg.load_from).parent):
             refuse_trained_split(own, split, source)

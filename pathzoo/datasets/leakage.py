@@ -50,23 +50,50 @@ def refuse_overlap(trained: "Split", infos: Sequence[Mapping[str, Any]], subset:
     Raises:
         LeakageError: names the first patient, slide folder or image, in the order of `infos`, and counts the images.
     """
-    seen = [(name, part) for name, part in trained.subsets.items() if name in ("train", "unlabelled", "all")]
+    found = _shared(trained, infos, ("train", "unlabelled", "all"))
+    if found:
+        raise LeakageError(
+            f"subset {subset!r} holds {len(found)} images (of {len(infos)}) that the model was trained on by {source}, "
+            f"first: {found[0]}; give the same fold and split options as the training run (patients of another "
+            "hospital who share a name only need another name in the patient column)"
+        )
+
+
+def refuse_choosing_on_test(split: "Split", infos: Sequence[Mapping[str, Any]]) -> None:
+    """Raises where the images that a run validates on belong to its own test subset.
+
+    The best checkpoint would be chosen by what it is tested on afterwards.
+
+    Args:
+        split: the run's own.
+        infos: data_info of each validation image, as in `refuse_overlap`.
+
+    Raises:
+        LeakageError: names the first patient, slide folder or image, and counts the images.
+    """
+    found = _shared(split, infos, ("test",))
+    if found:
+        raise LeakageError(
+            f"validation holds {len(found)} images (of {len(infos)}) that this run's split keeps for testing, first: "
+            f"{found[0]}; give val_dataloader.dataset the subset 'val' and the fold and split options of the training"
+        )
+
+
+def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequence[str]) -> list[str]:
+    """Says of each image that belongs to one of the subsets, by patient, slide folder or bytes, why it does."""
+    seen = [(name, part) for name, part in split.subsets.items() if name in subsets]
     of_bytes = {sha256: (name, item) for name, part in seen for item, sha256 in part.items.items()}
     of_group = {group: name for name, part in seen for group in part.groups}
     found = []
     for info in infos:
-        group = {"patient": info["patient"], "slide": slide_folder(info["item"])}.get(trained.group_key)
+        group = {"patient": info["patient"], "slide": slide_folder(info["item"])}.get(split.group_key)
         if group is not None and group != UNKNOWN and group in of_group:
-            kind = "patient" if trained.group_key == "patient" else "slide folder"
+            kind = "patient" if split.group_key == "patient" else "slide folder"
             found.append(f"{kind} {group!r} ({info['item']}) stands in {of_group[group]!r}")
         elif info["sha256"] in of_bytes:
             name, item = of_bytes[info["sha256"]]
             found.append(f"{info['item']} has the bytes of {item} in {name!r}")
-    if found:
-        raise LeakageError(
-            f"subset {subset!r} holds {len(found)} images (of {len(infos)}) that the model was trained on by {source}, "
-            f"first: {found[0]}; give the same fold and split options as the training run"
-        )
+    return found
 
 
 def _check_groups(split: "Split", items: Sequence[SplitItem]) -> None:

@@ -1,6 +1,6 @@
 """Whether a pipeline that resamples to microns per pixel can take the images of a data set, asked before training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pathzoo.datasets.transforms.geometry import ResizeShortSide, ResizeToMpp
@@ -14,13 +14,14 @@ def refuse_resolutions(
 
     Args:
         infos: data_info of each image: item, mpp (None where unknown).
-        transforms: the built pipeline.
+        transforms: the built pipeline; what wraps others (mmcv's RandomApply, RandomChoice, ...) is looked into.
         source: the table or folder, for the message.
         remedy: how this data set is told its resolution, for the message.
 
     Raises:
         DataError: names the first image without a resolution, or too coarse to be enlarged, and counts them.
     """
+    transforms = list(_flat(transforms))
     place = next((n for n, transform in enumerate(transforms) if isinstance(transform, ResizeToMpp)), None)
     if place is None:
         return
@@ -40,3 +41,15 @@ def refuse_resolutions(
             f"{source}: {len(coarse)} of {len(infos)} images are too coarse, first {first['item']}: "
             f"{resize.too_coarse_text(first['mpp'])}"
         )
+
+
+def _flat(transforms: Sequence[Callable]) -> Iterator[Callable]:
+    """Every transform, in place of one that wraps others those."""
+    for transform in transforms:
+        inner = getattr(transform, "transforms", None)
+        if isinstance(inner, list | tuple):
+            yield from _flat(inner)
+        elif callable(inner):  # mmcv keeps a Compose there
+            yield from _flat([inner])
+        else:
+            yield transform

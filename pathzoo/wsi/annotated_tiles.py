@@ -12,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pathzoo.errors import DataError, SlideError
 from pathzoo.wsi.geojson import read_annotations
+from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.outputs import atomic_folder, write_csv
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import TileGrid, tile_grid
@@ -104,13 +105,13 @@ def cut_annotated_tiles(
     min_cover: float = 0.5,
     progress: Callable[[str], None] | None = None,
 ) -> TileReport:
-    """Writes `out/<slide's stem>/x<X>_y<Y>.png` and `out/tiles.csv`, whole or not at all.
+    """Writes `out/<slide's name>/x<X>_y<Y>.png` and `out/tiles.csv`, whole or not at all.
 
-    The table has the columns path (relative to `out`), label (class name), patient (empty if unknown), slide (stem),
-    mpp (of the tile's pixels), x and y (level-0 corner).
+    The table has the columns path (relative to `out`), label (class name), patient (empty if unknown), slide (its name
+    without ending), mpp (of the tile's pixels), x and y (level-0 corner).
 
     Args:
-        slides: What to cut; each slide's stem must be unique.
+        slides: What to cut; names without endings must differ.
         out: A folder that does not exist yet.
         tile: Side of a tile in pixels.
         mpp: Microns per pixel of the tiles; a slide coarser than this is an error.
@@ -164,11 +165,11 @@ def _cut_slide(
         areas = read_annotations(source.annotations, slide.bounds[:2])
         report.ignored_areas.update(name or "(no class)" for _, name in areas if name not in classes)
         if source.patient is None:
-            report.slides_without_patient.append(source.slide.stem)
+            report.slides_without_patient.append(slide_name(source.slide))
         grid = tile_grid(slide.bounds, (tile, tile), target / slide.mpp, overlap)
         labels = label_tiles(grid, areas, classes, min_cover)
         report.ambiguous += int((labels == AMBIGUOUS).sum())
-        (folder / source.slide.stem).mkdir()
+        (folder / slide_name(source.slide)).mkdir()
         for number in np.flatnonzero(labels >= 0):
             x, y = (int(v) for v in grid.corners[number])
             try:
@@ -176,11 +177,11 @@ def _cut_slide(
             except SlideError:
                 report.unreadable += 1
                 continue
-            path = f"{source.slide.stem}/x{x}_y{y}.png"
+            path = f"{slide_name(source.slide)}/x{x}_y{y}.png"
             Image.fromarray(pixels).save(folder / path)
             name = classes[labels[number]]
             report.tiles[name] += 1
-            rows.append([path, name, source.patient or "", source.slide.stem, f"{target:.6g}", x, y])
+            rows.append([path, name, source.patient or "", slide_name(source.slide), f"{target:.6g}", x, y])
     return rows
 
 
@@ -189,7 +190,7 @@ def _all_classes(slides: Sequence[AnnotatedSlide]) -> set[str]:
 
 
 def _check(slides: Sequence[AnnotatedSlide], tile: int, mpp: float, overlap: float, min_cover: float) -> None:
-    stems: Mapping[str, int] = Counter(source.slide.stem for source in slides)
+    stems: Mapping[str, int] = Counter(slide_name(source.slide) for source in slides)
     twice = [stem for stem, n in stems.items() if n > 1]
     if twice:
         raise SlideError(f"two slides are called {twice[0]!r}; rename one: the name tells their tiles apart")

@@ -7,20 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from pathzoo.errors import SlideError
+from pathzoo.wsi.job import TileBatch
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import TileGrid
-from pathzoo.wsi.types import RGB, RGBBatch
+from pathzoo.wsi.types import RGB, Mask
 
 
-def read_batches(
-    slide: Slide, grid: TileGrid, mpp: float, batch_size: int, num_workers: int
-) -> Generator[tuple[list[int], RGBBatch, list[tuple[int, str]]]]:
-    """Reads the tiles of a grid in order, threads running at most two batches ahead.
-
-    Yields:
-        The numbers of the tiles that could be read, their pixels (N, H, W, 3) uint8, and number and reason of each
-        tile that could not.
-    """
+def read_batches(slide: Slide, grid: TileGrid, mpp: float, batch_size: int, num_workers: int) -> Generator[TileBatch]:
+    """Reads the tiles of a grid in order, threads running at most two batches ahead."""
     width, height = grid.tile_size
     corners = grid.corners
 
@@ -43,16 +37,15 @@ def read_batches(
             while ahead:
                 batch = ahead.popleft()
                 submit()
-                good: list[int] = []
-                tiles: list[RGB] = []
-                bad: list[tuple[int, str]] = []
-                for number, future in batch:
+                numbers = np.array([number for number, _ in batch], np.int64)
+                pixels = np.full((len(batch), height, width, 3), 255, np.uint8)
+                damage: dict[int, tuple[Mask, str]] = {}
+                for place, (number, future) in enumerate(batch):
                     try:
-                        tiles.append(future.result())
-                        good.append(number)
+                        pixels[place] = future.result()
                     except SlideError as error:
-                        bad.append((number, str(error).removeprefix(f"{slide.path}: ")))
-                pixels = np.stack(tiles) if tiles else np.empty((0, height, width, 3), np.uint8)
-                yield good, pixels, bad
+                        reason = str(error).removeprefix(f"{slide.path}: ")
+                        damage[number] = np.ones((height, width), np.bool_), reason
+                yield TileBatch(numbers, pixels, damage)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -9,7 +9,8 @@ import numpy as np
 
 from pathzoo.errors import PathzooError, SlideError
 from pathzoo.fileio import atomic_path
-from pathzoo.wsi.classification import Progress, checked_probs
+from pathzoo.wsi.classification import checked_probs
+from pathzoo.wsi.job import Progress
 from pathzoo.wsi.outputs import write_csv
 from pathzoo.wsi.predictor import Predictor
 from pathzoo.wsi.readers.image_reader import read_image

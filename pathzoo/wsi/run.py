@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ import numpy as np
 
 from pathzoo.errors import SlideError
 from pathzoo.fileio import write_json
-from pathzoo.wsi.classification import Progress, SkippedTile, classify_tiles, write_classification
+from pathzoo.wsi.batches import read_batches
+from pathzoo.wsi.classification import classify
+from pathzoo.wsi.job import Outcome, Progress, SkippedTile, SlideJob, Task
 from pathzoo.wsi.outputs import atomic_folder, package_versions
 from pathzoo.wsi.predictor import Predictor
 from pathzoo.wsi.slide import Slide
-from pathzoo.wsi.tiling import TileGrid, tile_grid
+from pathzoo.wsi.tiling import tile_grid
 from pathzoo.wsi.tissue import tissue_mask
-from pathzoo.wsi.types import Float32, Mask
+from pathzoo.wsi.types import Mask
 
 #: Tissue is looked for at this resolution (microns per pixel), or coarser on slides that would exceed the size.
 _TISSUE_MPP, _TISSUE_SIZE = 4.0, 2048
+#: task -> what runs it.
+_TASKS: dict[str, Task] = {"classification": classify}
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class SlideResult:
     folder: Path
     #: Tiles of the grid that touch tissue, the skipped ones included.
     tiles: int
-    #: Tiles by predicted class.
-    counts: dict[str, int]
+    #: By predicted class; `unit` says what is counted.
+    counts: dict[str, float]
+    unit: str = "tiles"
     skipped: tuple[SkippedTile, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -83,17 +89,16 @@ def predict_slide(
             mask = find_tissue(slide) if tissue else None
             assert slide.mpp is not None
             grid = tile_grid(slide.bounds, predictor.input.tile_size, target / slide.mpp, overlap, mask)
-            seconds = {"tissue": time.perf_counter() - started}
-            probs, skipped = classify_tiles(slide, grid, target, predictor, batch_size, num_workers, progress, seconds)
-            result = _summary(slide, Path(out_dir) / slide.path.stem, predictor, grid, probs, skipped, mask)
-            write_started = time.perf_counter()
-            write_classification(folder, slide, predictor, grid, probs, mask, result.counts)
-            seconds["writing"] = time.perf_counter() - write_started
-            seconds["all"] = time.perf_counter() - started
-            result.seconds.update({key: round(value, 3) for key, value in seconds.items()})
+            job = SlideJob(slide, grid, target, predictor, mask, folder, slide.path.name, progress)
+            job.seconds["tissue"] = time.perf_counter() - started
+            with closing(read_batches(slide, grid, target, batch_size, num_workers)) as batches:
+                outcome = _TASKS[predictor.task](job, batches)
+            result = _summary(job, Path(out_dir) / slide.path.stem, outcome)
+            job.seconds["all"] = time.perf_counter() - started
+            result.seconds.update({key: round(value, 3) for key, value in job.seconds.items()})
             given = {"mpp": mpp, "batch_size": batch_size, "tissue": tissue, "overlap": overlap}
             given |= {"overwrite": overwrite, "num_workers": num_workers, **(arguments or {})}
-            write_json(folder / "predict_run.json", _run_record(slide, predictor, grid, target, given, result))
+            write_json(folder / "predict_run.json", _run_record(job, given, result, outcome))
     return result
 
 
@@ -121,9 +126,9 @@ def find_tissue(slide: Slide) -> Mask:
 
 
 def _check(predictor: Predictor, batch_size: int, overlap: float, num_workers: int) -> None:
-    if predictor.task != "classification":
+    if predictor.task not in _TASKS:
         raise SlideError(
-            f"model {predictor.name}: its task is {predictor.task}; this version runs classification over whole slides"
+            f"model {predictor.name}: its task is {predictor.task}; over whole slides run {', '.join(_TASKS)}"
         )
     if batch_size < 1 or num_workers < 1:
         raise SlideError(f"batch size is {batch_size} and workers are {num_workers}; both must be at least 1")
@@ -131,29 +136,18 @@ def _check(predictor: Predictor, batch_size: int, overlap: float, num_workers: i
         raise SlideError(f"overlap is {overlap}; it must be at least 0 and below 1")
 
 
-def _summary(
-    slide: Slide,
-    folder: Path,
-    predictor: Predictor,
-    grid: TileGrid,
-    probs: Float32,
-    skipped: tuple[SkippedTile, ...],
-    mask: Mask | None,
-) -> SlideResult:
-    good = probs[~np.isnan(probs).any(axis=1)]
-    best = np.bincount(good.argmax(axis=1), minlength=probs.shape[1]) if len(good) else np.zeros(probs.shape[1], int)
-    counts = {name: int(n) for name, n in zip(predictor.classes, best, strict=True)}
-    notes = []
-    if mask is not None and not mask.any():
+def _summary(job: SlideJob, folder: Path, outcome: Outcome) -> SlideResult:
+    notes = list(outcome.notes)
+    if job.tissue is not None and not job.tissue.any():
         notes.append("no tissue found; nothing was predicted (tissue detection can be switched off)")
-    if skipped:
-        notes.append(f"{len(skipped)} of {len(grid)} tiles could not be decoded and were skipped")
-    return SlideResult(slide.path.name, folder, len(grid), counts, skipped, tuple(notes))
+    if outcome.skipped:
+        notes.append(f"{len(outcome.skipped)} of {len(job.grid)} tiles could not be decoded and were skipped")
+    tiles, name = len(job.grid), job.slide.path.name
+    return SlideResult(name, folder, tiles, outcome.counts, outcome.unit, outcome.skipped, tuple(notes))
 
 
-def _run_record(
-    slide: Slide, predictor: Predictor, grid: TileGrid, target: float, given: Mapping[str, Any], result: SlideResult
-) -> dict[str, Any]:
+def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, outcome: Outcome) -> dict[str, Any]:
+    slide, predictor, grid = job.slide, job.predictor, job.grid
     return {
         "format": 1,
         "slide": {
@@ -174,13 +168,15 @@ def _run_record(
         },
         "arguments": dict(given),
         "versions": package_versions(),
-        "read_mpp": target,
+        "read_mpp": job.mpp,
         "tiles": {
             "grid": list(grid.shape),
             "laid": result.tiles,
             "predicted": result.tiles - len(result.skipped),
             "by_class": result.counts,
+            "unit": result.unit,
         },
+        **outcome.record,
         "skipped_tiles": [asdict(tile) for tile in result.skipped],
         "notes": list(result.notes),
         "seconds": result.seconds,

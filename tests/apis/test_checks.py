@@ -58,6 +58,19 @@ def test_validation_of_another_fold_is_refused(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_validation_on_the_runs_own_test_patients_is_refused(data, tmp_path):
+    options = tiny_options(data) | {"val_dataloader.dataset.subset": "test"}
+    with pytest.raises(LeakageError, match="this run's split keeps for testing, first: patient"):
+        train(CONFIG, tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_epoch_at_all_is_no_training(data, tmp_path):
+    with pytest.raises(ConfigError, match=r"train_cfg.max_epochs is 0; a training takes 1 at least"):
+        train(CONFIG, tmp_path / "run", options=tiny_options(data, epochs=0))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_run_in_one_folder_is_refused(data, run):
     with pytest.raises(ConfigError, match="holds checkpoints of an earlier run"):
         train(CONFIG, run, options=tiny_options(data, fold=1))

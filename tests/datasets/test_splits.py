@@ -5,33 +5,14 @@ import json
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from split_cohorts import CLASSES, KFOLD, RATIO, cohort, item, patients_of
 
-from pathzoo.datasets.leakage import group_of, refuse_overlap
-from pathzoo.datasets.splits import Split, SplitItem, SplitWarning, Subset, check_leakage, resolve_split
+from pathzoo.datasets.splits import Split, SplitItem, SplitWarning, resolve_split
 from pathzoo.errors import ConfigError, DataError, LeakageError
-
-CLASSES = ("benign", "malignant")
-KFOLD = {"scheme": "patient_kfold", "k": 5, "fold": 0, "seed": 0}
-RATIO = {"scheme": "patient_ratio", "ratios": {"train": 0.6, "val": 0.2, "test": 0.2}, "seed": 0}
-
-
-def item(patient, number, label, sha=None):
-    name = f"{patient}/{number}.png"
-    return SplitItem(name, label, sha or f"sha of {name}", patient)
-
-
-def cohort(sizes):
-    """Items of patients p0, p1, ... with (label, images) each."""
-    return [item(f"p{p}", n, label) for p, (label, count) in enumerate(sizes) for n in range(count)]
-
-
-def patients_of(split, items):
-    return {name: {i.group for i in items if i.item in part.items} for name, part in split.subsets.items()}
 
 
 def counts_of(split, items, subset):
@@ -215,47 +196,6 @@ def test_proportional_fraction_keeps_the_imbalance():
         resolve_split(items, {**KFOLD, "label_fraction": 0.9}, CLASSES)
 
 
-# --- leakage ---------------------------------------------------------------------------------------
-
-
-def test_patient_on_both_sides_is_named_with_both_subsets():
-    split = Split(
-        "patient_ratio",
-        {"train": Subset({"a.png": "1"}, ("p7",)), "test": Subset({"b.png": "2"}, ("p7",))},
-        CLASSES,
-    )
-    with pytest.raises(LeakageError, match=r"patient 'p7' stands in train and in test"):
-        check_leakage(split)
-    hidden = Split("patient_ratio", {"train": Subset({"a.png": "1"}), "test": Subset({"b.png": "2"})}, CLASSES)
-    check_leakage(hidden)
-    with pytest.raises(LeakageError, match=r"'p7' stands in train \(a.png\) and in test \(b.png\)"):
-        check_leakage(hidden, [SplitItem("a.png", 0, "1", "p7"), SplitItem("b.png", 0, "2", "p7")])
-
-
-def test_identical_bytes_on_both_sides_are_named_with_both_files():
-    items = cohort([(n % 2, 4) for n in range(10)])
-    items = [SplitItem(i.item, i.label, "same" if i.item.endswith("/0.png") else i.sha256, i.patient) for i in items]
-    with pytest.raises(
-        LeakageError, match=r"p\d/0.png \((train|val|test)\) and p\d/0.png \(\w+\) hold identical bytes"
-    ):
-        resolve_split(items, KFOLD, CLASSES)
-    with pytest.raises(LeakageError, match=r"hold identical bytes"):
-        resolve_split(items, {"scheme": "by_image_leaky"}, CLASSES)
-
-
-def test_identical_bytes_on_one_side_are_no_leakage():
-    split = Split(
-        "patient_ratio",
-        {
-            "train": Subset({"a.png": "1"}, ("p",)),
-            "unlabelled": Subset({"b.png": "1"}, ("p",)),
-            "test": Subset({"c.png": "2"}, ("q",)),
-        },
-        CLASSES,
-    )
-    check_leakage(split)
-
-
 def test_split_by_image_warns_that_scores_are_inflated_and_is_stratified():
     items = cohort([(0, 10)] * 4 + [(1, 15)] * 4)
     with pytest.warns(SplitWarning, match=r"8 of 8 patients stand on more than one side, so the scores are inflated"):
@@ -263,97 +203,6 @@ def test_split_by_image_warns_that_scores_are_inflated_and_is_stratified():
     assert split.group_key == "image"
     for subset, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
         assert counts_of(split, items, subset) == {0: 40 * share, 1: 60 * share}
-
-
-# --- the official hold-outs ------------------------------------------------------------------------
-
-FOLDERS = {
-    "SOB_B_A-14-22549AB": "train",
-    "SOB_B_A-14-22549CD": "test",
-    "SOB_B_F-14-9133": "train",
-    "SOB_M_DC-14-2523": "train",
-    "SOB_M_LC-14-15570C": "test",
-    "SOB_M_LC-14-15570": "test",
-}
-
-
-def official(tmp_path, extra=""):
-    names = [f"{folder}-{mag}-{n:03d}.png" for folder in FOLDERS for mag in (40, 100) for n in (1, 2)]
-    file = tmp_path / "dsfold1.txt"
-    lines = [f"{name}|{name.split('-')[3]}|1|{FOLDERS[name.rsplit('-', 2)[0]]}" for name in names]
-    file.write_text("\n".join(lines) + "\n" + extra)
-    items = []
-    for name in names:
-        digits = "".join(c for c in name.split("-")[2] if c.isdigit())
-        items.append(SplitItem(f"some/folder/{name}", int("_M_" in name), f"sha {name}", digits))
-    return file, items
-
-
-def test_official_holdout_warns_with_the_straddling_digits_and_nothing_else(tmp_path):
-    file, items = official(tmp_path)
-    text = r"1 patients .* 22549 \(SOB_B_A-14-22549AB train, SOB_B_A-14-22549CD test\)$"
-    with pytest.warns(SplitWarning, match=text):
-        split = resolve_split(items, {"scheme": "official_slide_groups", "file": str(file)}, CLASSES)
-    assert split.group_key == "slide" and split.parameters["file"] == "dsfold1.txt"
-    assert set(split.subsets["train"].groups) == {f for f, side in FOLDERS.items() if side == "train"}
-    assert {n.split("/")[-1].rsplit("-", 2)[0] for n in split.subsets["test"].items} == set(
-        split.subsets["test"].groups
-    )
-
-
-def test_official_holdout_may_validate_on_training_patients(tmp_path):
-    file, items = official(tmp_path)
-    wanted = {"scheme": "official_slide_groups", "file": file, "fold": 1, "val_ratio": 0.3}
-    with pytest.warns(SplitWarning):
-        split = resolve_split(items, wanted, CLASSES)
-    held = patients_of(split, items)
-    assert held["val"] and not held["val"] & held["train"]
-    assert len(split.subsets["test"].items) == 12
-
-
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        (
-            "SOB_B_A-14-22549AB-40-001.png|40|1|test\n",
-            r"dsfold1.txt:25: SOB_B_A-14-22549AB-40-001.png stands in train and in",
-        ),
-        ("what is this\n", r"dsfold1.txt:25: 'what is this' is not of the form IMAGE\|MAGNIFICATION"),
-        ("SOB_B_A-14-1-40-001.png|40|2|test\n", r"holds hold-outs \[1, 2\]: choose one"),
-    ],
-)
-def test_official_file_that_cannot_be_right(tmp_path, extra, message):
-    file, items = official(tmp_path, extra)
-    with pytest.raises(DataError, match=message):
-        resolve_split(items, {"scheme": "official_slide_groups", "file": file}, CLASSES)
-
-
-def test_official_file_missing_wrong_fold_or_not_listing_an_image(tmp_path):
-    file, items = official(tmp_path)
-    with pytest.raises(ConfigError, match=r"no line of hold-out 4, but of \[1\]"):
-        resolve_split(items, {"scheme": "official_slide_groups", "file": file, "fold": 4}, CLASSES)
-    with pytest.raises(ConfigError, match=r"nowhere.txt: no such hold-out file"):
-        resolve_split(items, {"scheme": "official_slide_groups", "file": tmp_path / "nowhere.txt"}, CLASSES)
-    with pytest.raises(DataError, match=r"does not list 1 of 25 images .first: x/SOB_M_DC_14-12312_0.png"):
-        stray = SplitItem("x/SOB_M_DC_14-12312_0.png", 1, "stray", "12312")
-        resolve_split([*items, stray], {"scheme": "official_slide_groups", "file": file}, CLASSES)
-
-
-def test_same_slide_number_under_two_subtypes_is_two_official_groups_of_one_patient(tmp_path):
-    file = tmp_path / "f.txt"
-    names = [
-        "SOB_M_DC-14-13412-40-001.png",
-        "SOB_M_LC-14-13412-40-001.png",
-        "SOB_B_A-14-1-40-001.png",
-        "SOB_B_A-14-2-40-001.png",
-    ]
-    file.write_text("\n".join(f"{n}|40|1|{s}" for n, s in zip(names, ["train", "test"] * 2, strict=True)))
-    items = [SplitItem(n, int("_M_" in n), n, n.split("-")[2]) for n in names]
-    with pytest.warns(SplitWarning, match=r"13412 \(SOB_M_DC-14-13412 train, SOB_M_LC-14-13412 test\)"):
-        resolve_split(items, {"scheme": "official_slide_groups", "file": file}, CLASSES)
-
-
-# --- files -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -474,70 +323,3 @@ def test_every_patient_stands_in_exactly_one_fold_even_with_both_classes():
         for patient in split.subsets["test"].groups:
             places[patient].add(fold)
     assert all(len(folds) == 1 for folds in places.values()) and len(places) == 7
-
-
-def infos_of(items):
-    return [{"item": i.item, "patient": i.patient, "sha256": i.sha256} for i in items]
-
-
-@pytest.fixture
-def folds():
-    items = cohort([(0, 3), (1, 3)] * 3)
-    return items, [resolve_split(items, {"scheme": "patient_kfold", "k": 3, "fold": f}, CLASSES) for f in (0, 1)]
-
-
-def test_evaluating_another_fold_than_the_trained_one_is_refused(folds):
-    items, (trained, other) = folds
-    for subset in ("test", "val"):
-        refuse_overlap(trained, infos_of(i for i in items if i.item in trained.subsets[subset].items), subset, "s.json")
-    wrong = [i for i in items if i.item in other.subsets["val"].items]  # fold 2: trained on by fold 0
-    overlap = [i for i in wrong if i.item in trained.subsets["train"].items]
-    assert overlap
-    with pytest.raises(LeakageError) as error:
-        refuse_overlap(trained, infos_of(wrong), "val", "run/s.json")
-    text = str(error.value)
-    assert f"subset 'val' holds {len(overlap)} images (of {len(wrong)})" in text and "run/s.json" in text
-    assert f"patient {overlap[0].patient!r} ({overlap[0].item}) stands in 'train'" in text
-    assert "same fold and split options" in text and "\n" not in text
-
-
-def test_new_images_of_a_trained_patient_and_renamed_copies_are_refused_but_unknown_patients_are_not_one(folds):
-    items, (trained, _) = folds
-    seen = next(i for i in items if i.item in trained.subsets["train"].items)
-    new = {"item": "new.png", "patient": seen.patient, "sha256": "f" * 64}
-    with pytest.raises(LeakageError, match=r"patient .* \(new\.png\) stands in 'train'"):
-        refuse_overlap(trained, [new], "all", "s.json")
-    copy = {"item": "copy.png", "patient": None, "sha256": seen.sha256}
-    with pytest.raises(LeakageError, match=f"copy.png has the bytes of {seen.item} in 'train'"):
-        refuse_overlap(trained, [copy], "all", "s.json")
-    part = trained.subsets["train"]
-    unknown = replace(trained, subsets={"train": replace(part, groups=(*part.groups, "unknown"))})
-    refuse_overlap(unknown, [{"item": "new.png", "patient": None, "sha256": "f" * 64}], "all", "s.json")
-
-
-@pytest.mark.parametrize("name", ["unlabelled", "all"])
-def test_the_unlabelled_rest_and_a_run_on_everything_count_as_trained_on(folds, name):
-    items, (trained, _) = folds
-    renamed = replace(trained, subsets={name: trained.subsets["train"], "test": trained.subsets["test"]})
-    with pytest.raises(LeakageError, match=f"stands in '{name}'"):
-        refuse_overlap(renamed, infos_of(items), "all", "s.json")
-
-
-def test_split_by_image_counts_bytes_alone_and_official_groups_count_slide_folders(folds, tmp_path):
-    items, _ = folds
-    ratios = {"train": 0.5, "test": 0.5}
-    with pytest.warns(SplitWarning):
-        leaky = resolve_split(items, {"scheme": "by_image_leaky", "ratios": ratios}, CLASSES)
-    refuse_overlap(leaky, infos_of(i for i in items if i.item in leaky.subsets["test"].items), "test", "s.json")
-    with pytest.raises(LeakageError, match="has the bytes of"):
-        refuse_overlap(leaky, infos_of(items), "all", "s.json")
-
-    def of_slide(name, sha):
-        return {"item": f"x/{name}", "patient": "22549", "sha256": sha * 64}
-
-    trained = [SplitItem("SOB_B_A-14-22549AB-40-001.png", 0, "a" * 64, "22549")]
-    part = Subset({i.item: i.sha256 for i in trained}, tuple(group_of(i, "slide") for i in trained))
-    official = Split("official_slide_groups", {"train": part}, CLASSES, group_key="slide")
-    refuse_overlap(official, [of_slide("SOB_B_A-14-22549CD-40-001.png", "b")], "test", "s.json")
-    with pytest.raises(LeakageError, match=r"slide folder .*22549AB.* stands in 'train'"):
-        refuse_overlap(official, [of_slide("SOB_B_A-14-22549AB-100-002.png", "b")], "test", "s.json")

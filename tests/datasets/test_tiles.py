@@ -8,42 +8,14 @@ import numpy as np
 import pytest
 from mmengine.dataset import ClassBalancedDataset
 from PIL import Image
+from tile_tables import KFOLD, table, write_image
 
 from pathzoo.datasets import TileClassification
 from pathzoo.datasets.sampling import SampleIndex, mix_seed
 from pathzoo.datasets.splits import SplitWarning
-from pathzoo.datasets.transforms import LoadTile, ResizeShortSide, ResizeToMpp
+from pathzoo.datasets.transforms import LoadTile
 from pathzoo.errors import ConfigError, DataError, LeakageError
 from pathzoo.registry import DATASETS
-
-KFOLD = {"scheme": "patient_kfold", "k": 5, "fold": 1, "seed": 3}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PATHZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def write_image(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8))
-
-
-@pytest.fixture
-def lab(tmp_path):
-    """A folder with tiles of 12 patients, 4 each, and their table."""
-    lines = ["path,label,patient,slide,mpp,x,y"]
-    for n in range(48):
-        write_image(tmp_path / "tiles" / f"{n:02d}.png", n)
-        patient = n // 4
-        lines.append(f"tiles/{n:02d}.png,{'tumour' if patient % 2 else 'normal'},P{patient},S{patient},0.5,{n * 100},7")
-    (tmp_path / "tiles.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-def table(lab, *lines, header="path,label,patient"):
-    (lab / "own.csv").write_text("\n".join([header, *lines]) + "\n")
-    return str(lab / "own.csv")
 
 
 def test_a_sample_has_what_the_contract_promises(lab):
@@ -307,50 +279,6 @@ def test_pictures_that_the_loader_refuses_are_found_before_training(lab):
     data = TileClassification(str(lab / "tiles.csv"), on_bad_image="skip", pipeline=[LoadTile()])
     assert len(data) == 46 and [record.path[-6:] for record in data.skipped] == ["03.png", "04.jpg"]
     assert all(data[n]["img"].shape == (12, 16, 3) for n in range(46))
-
-
-RESIZE = {"type": "pathzoo.ResizeToMpp", "mpp": 0.5}
-
-
-@pytest.mark.parametrize("resize", [RESIZE, {**RESIZE, "type": ResizeToMpp}, ResizeToMpp(0.5)])
-def test_tiles_without_a_resolution_are_refused_before_training_where_it_is_needed(lab, resize):
-    lines = ["tiles/00.png,a,P0,0.5", "tiles/01.png,b,P1,", "tiles/02.png,b,P2,"]
-    path = table(lab, *lines, header="path,label,patient,mpp")
-    assert len(TileClassification(path, pipeline=[LoadTile()])) == 3
-    with pytest.raises(DataError) as error:
-        TileClassification(path, pipeline=[LoadTile(), resize])
-    text = str(error.value)
-    assert "own.csv: tiles/01.png and 2 of 3 images in all have no microns per pixel" in text
-    assert "fill the column mpp, or give the dataset mpp=..." in text and "\n" not in text
-    data = TileClassification(path, pipeline=[LoadTile(), resize], mpp=0.25)
-    assert [data[n]["img"].shape[:2] for n in range(3)] == [(12, 16), (6, 8), (6, 8)]
-
-
-def test_tiles_too_coarse_to_be_enlarged_are_refused_before_training(lab):
-    path = table(lab, "tiles/00.png,a,P0,0.55", "tiles/01.png,b,P1,0.56", header="path,label,patient,mpp")
-    with pytest.raises(DataError, match=r"1 of 2 images are too coarse, first tiles/01.png: 0.56 um/px .* the 0.5 um"):
-        TileClassification(path, pipeline=[LoadTile(), RESIZE])
-    data = TileClassification(path, pipeline=[LoadTile(), {**RESIZE, "max_upsample": 1.2}])
-    assert data[0]["img"].shape == (13, 18, 3) and data[1]["img"].shape == (13, 18, 3)
-    lazy = TileClassification(path, pipeline=[LoadTile(), RESIZE], lazy_init=True)
-    with pytest.raises(DataError, match="too coarse"):
-        len(lazy)
-
-
-def test_only_the_images_of_the_subset_need_a_resolution_and_a_resize_before_it_is_not_second_guessed(lab):
-    text = (lab / "tiles.csv").read_text().replace("P0,S0,0.5", "P0,S0,")
-    (lab / "tiles.csv").write_text(text)
-    refused = []
-    for subset in ("train", "val", "test"):
-        arguments = {"subset": subset, "split": KFOLD, "pipeline": [LoadTile(), RESIZE]}
-        try:
-            TileClassification(str(lab / "tiles.csv"), **arguments)
-        except DataError:
-            refused.append(subset)
-    assert len(refused) == 1, "patient P0 stands in one subset"
-    path = table(lab, "tiles/00.png,a,P0,1.0", "tiles/01.png,b,P1,1.0", header="path,label,patient,mpp")
-    data = TileClassification(path, pipeline=[LoadTile(), ResizeShortSide(24), RESIZE])  # 1.0 becomes 0.5 um/px
-    assert data[0]["img"].shape == (24, 32, 3)
 
 
 def test_a_split_without_validation_says_how_to_get_one(lab):

@@ -194,6 +194,14 @@ def test_ids_with_a_dot_are_told_apart(lab, ending):
     assert [source.mpp for source in sources] == [None, None, 0.5]
 
 
+def test_slides_without_an_ending_keep_what_stands_after_the_dot(lab):
+    for name in ("S19.1234", "S19.1235"):
+        shutil.copy(lab / "slides" / "a.tif", lab / "slides" / name)
+        shutil.copy(lab / "qupath" / "a.geojson", lab / "qupath" / f"{name}.geojson")
+    assert run(lab) == 0
+    assert {row["slide"] for row in table(lab)} == {"a", "b", "S19.1234", "S19.1235"}
+
+
 def test_slides_from_a_table(lab):
     (lab / "list.csv").write_text("slide\nslides/a.tif\n")
     sources, without = tool.find_sources(lab / "list.csv", lab / "qupath")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pathzoo.errors import DataError, PathzooError
 from pathzoo.wsi.annotated_tiles import AnnotatedSlide, cut_annotated_tiles
+from pathzoo.wsi.names import slide_name
 
 _ANNOTATION_SUFFIXES = (".geojson", ".json")
 #: What may lie beside slides. Whatever else is there and is annotated must be a readable slide.
@@ -68,7 +69,7 @@ def find_sources(
     by_mpp = read_slide_table(mpps, "mpp") if mpps else {}
     sources, without = [], []
     for slide in _slides(slides):
-        files = [annotations / f"{slide.stem}{suffix}" for suffix in _ANNOTATION_SUFFIXES]
+        files = [annotations / f"{slide_name(slide)}{suffix}" for suffix in _ANNOTATION_SUFFIXES]
         found = next((file for file in files if file.is_file()), None)
         if found is None:
             without.append(slide)
@@ -95,10 +96,10 @@ def read_slide_table(path: Path, column: str) -> dict[str, str]:
 
 def _value_of(slide: Path, values: Mapping[str, str], table: Path | None, column: str) -> str | None:
     """What a table says of a slide, by file name with or without its ending: an id may hold dots of its own."""
-    found = {values[name] for name in (slide.name, slide.stem) if name in values}
-    if len(found) > 1:
-        raise DataError(f"{table}: slide {slide.name} has {column} {values[slide.stem]!r} and {values[slide.name]!r}")
-    return found.pop() if found else None
+    found = [values[name] for name in dict.fromkeys((slide.name, slide_name(slide))) if name in values]
+    if len(set(found)) > 1:
+        raise DataError(f"{table}: slide {slide.name} has {column} {found[1]!r} and {found[0]!r}")
+    return found[0] if found else None
 
 
 def _slides(source: Path) -> list[Path]:

@@ -1,0 +1,128 @@
+"""What a task (classification, segmentation, detection, ...) is given to run over one slide, and what it gives back."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pathzoo.wsi.predictor import Prediction, Predictor
+from pathzoo.wsi.slide import Slide
+from pathzoo.wsi.tiling import TileGrid
+from pathzoo.wsi.types import Int64, Mask, RGBBatch
+
+#: Called with the tiles done and the tiles in all.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Some tiles of a grid, in the grid's order.
+
+    Every tile of the grid comes once, also one that cannot be decoded: what is missing is white and told in `damage`.
+    """
+
+    #: (n,) positions in `TileGrid.cells`.
+    numbers: Int64
+    #: (n, H, W, 3) uint8 RGB. The array may be used again for the next batch: copy what is kept.
+    pixels: RGBBatch
+    #: By number of the tile: (H, W) bool, True where nothing could be decoded (white in `pixels`), and why.
+    damage: Mapping[int, tuple[Mask, str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class SkippedTile:
+    """A tile that could not be decoded, or not wholly: its level-0 corner and the reason."""
+
+    x: int
+    y: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One model over one slide: all that a task needs. Files go into `folder`, which exists and is temporary."""
+
+    slide: Slide
+    grid: TileGrid
+    #: Resolution of the tiles in microns per pixel.
+    mpp: float
+    predictor: Predictor
+    #: (h, w) bool over the slide's bounds, of any size; None where tissue was not looked for.
+    tissue: Mask | None
+    folder: Path
+    #: How outputs call the slide: its file name, or its pseudonym.
+    title: str
+    progress: Progress | None = None
+    #: By choice of the user, see the tasks.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds by what they were spent on; `tracked` and `predict` add to it.
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def predict(self, tiles: RGBBatch) -> Prediction:
+        """The model's answer; its time counts as "model"."""
+        started = time.perf_counter()
+        answer = self.predictor(tiles)
+        self.seconds["model"] = self.seconds.get("model", 0.0) + time.perf_counter() - started
+        return answer
+
+    def tracked(self, batches: Iterable[TileBatch]) -> Iterator[TileBatch]:
+        """The same batches; the time spent waiting for them counts, and progress is reported once one is dealt with."""
+        done, iterator = 0, iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            waited = time.perf_counter() - started
+            self.seconds["waiting for tiles"] = self.seconds.get("waiting for tiles", 0.0) + waited
+            if batch is None:
+                return
+            yield batch
+            done += len(batch)
+            if self.progress is not None:
+                self.progress(done, len(self.grid))
+
+    def skipped(self, batch: TileBatch) -> list[SkippedTile]:
+        """The damaged tiles of a batch, for the record."""
+        if not batch.damage:
+            return []
+        corners = self.grid.corners
+        return [SkippedTile(int(corners[n, 0]), int(corners[n, 1]), why) for n, (_, why) in batch.damage.items()]
+
+    @property
+    def key(self) -> str:
+        """What tells this slide and model from others, for the ids of objects."""
+        model = self.predictor
+        return f"{self.title}|{model.name}|{model.version}|{model.digest}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task reports beside its files."""
+
+    #: By class: tiles (classification), objects (detection), or square microns (segmentation); see `unit`.
+    counts: dict[str, float]
+    #: What `counts` counts: "tiles", "objects" or "µm²".
+    unit: str
+    #: Tiles with undecodable parts; not empty means a partial result (exit code 3).
+    skipped: tuple[SkippedTile, ...] = ()
+    notes: tuple[str, ...] = ()
+    #: Further entries of predict_run.json.
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """Runs over all batches and writes its files into `job.folder`."""
+
+    def __call__(self, job: SlideJob, batches: Iterable[TileBatch], /) -> Outcome:
+        """Raises SlideError where nothing useful can come out; the folder is thrown away then."""
+        ...
+
+
+def wholly_damaged(batch: TileBatch) -> set[int]:
+    """Numbers of the tiles of which not one pixel could be decoded."""
+    return {number for number, (mask, _) in batch.damage.items() if bool(np.all(mask))}
