@@ -51,6 +51,8 @@ def tile_grid(
     downsample: float,
     overlap: float = 0.0,
     mask: Mask | None = None,
+    *,
+    stride: tuple[float, float] | None = None,
 ) -> TileGrid:
     """Lays tiles over a region so that every pixel of it, or of the mask, lies in at least one.
 
@@ -62,28 +64,35 @@ def tile_grid(
         tile_size: Width and height in pixels at the resolution of the model.
         downsample: Level-0 pixels per such pixel.
         overlap: Part of a tile that its neighbour covers too, 0 <= overlap < 1.
+        stride: Pixels (as in `tile_size`) from one tile to the next along x and y, in place of `overlap`; at most a
+            tile, or pixels would lie in none.
         mask: (h, w) bool over the region, of any size; only tiles that touch a True pixel are kept. None keeps all.
 
     Returns:
         The grid; its `cells` are empty where the mask is.
 
     Raises:
-        ValueError: Empty region or tile, or `overlap` outside 0..1.
+        ValueError: Empty region or tile, `overlap` outside 0..1, or `stride` outside 1..tile.
     """
     if min(region[2:]) <= 0 or min(tile_size) <= 0 or downsample <= 0:
         raise ValueError(f"region {region}, tile size {tile_size} and downsample {downsample} must be above 0")
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is {overlap}; it must be at least 0 and below 1")
     extent = (tile_size[0] * downsample, tile_size[1] * downsample)
-    stride = (extent[0] * (1 - overlap), extent[1] * (1 - overlap))
-    columns, rows = (_count(n, e, s) for n, e, s in zip(region[2:], extent, stride, strict=True))
+    if stride is None:
+        step = (extent[0] * (1 - overlap), extent[1] * (1 - overlap))
+    elif all(1 <= part <= side for part, side in zip(stride, tile_size, strict=True)):
+        step = (stride[0] * downsample, stride[1] * downsample)
+    else:
+        raise ValueError(f"stride is {stride} for tiles of {tile_size} px; it must be 1 at least, and a tile at most")
+    columns, rows = (_count(n, e, s) for n, e, s in zip(region[2:], extent, step, strict=True))
     if mask is None:
         kept = np.ones((rows, columns), np.bool_)
     else:
-        across = _mask_span(columns, extent[0], stride[0], region[2], mask.shape[1])
-        down = _mask_span(rows, extent[1], stride[1], region[3], mask.shape[0])
+        across = _mask_span(columns, extent[0], step[0], region[2], mask.shape[1])
+        down = _mask_span(rows, extent[1], step[1], region[3], mask.shape[0])
         kept = _any_inside(mask, down, across)
-    return TileGrid(region, tile_size, downsample, stride, (rows, columns), np.argwhere(kept).astype(np.int64))
+    return TileGrid(region, tile_size, downsample, step, (rows, columns), np.argwhere(kept).astype(np.int64))
 
 
 def _count(length: int, extent: float, stride: float) -> int:

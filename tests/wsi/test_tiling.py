@@ -62,6 +62,17 @@ def test_grid_reaches_the_end_with_the_fewest_tiles(length, tile, downsample, ov
     assert starts[-1] < length
 
 
+def test_a_stride_stands_in_place_of_an_overlap():
+    grid = tile_grid((3, 4, 1000, 500), (100, 80), 2.0, stride=(60, 80))
+    assert grid.corners[:3].tolist() == [[3, 4], [123, 4], [243, 4]]
+    assert grid.corners[-1].tolist() == [3 + 7 * 120, 4 + 3 * 160]
+    same = tile_grid((3, 4, 1000, 500), (100, 100), 2.0, stride=(75, 75))
+    assert (same.corners == tile_grid((3, 4, 1000, 500), (100, 100), 2.0, overlap=0.25).corners).all()
+    for bad in ((101, 80), (100, 0.5), (0, 80)):
+        with pytest.raises(ValueError, match="stride"):
+            tile_grid((0, 0, 500, 500), (100, 80), 1.0, stride=bad)
+
+
 def test_empty_mask_gives_an_empty_grid():
     grid = tile_grid((0, 0, 100, 100), (10, 10), 1.0, mask=np.zeros((5, 5), bool))
     assert len(grid) == 0 and grid.corners.shape == (0, 2) and grid.shape == (10, 10)
