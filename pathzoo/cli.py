@@ -12,6 +12,8 @@ from pathzoo.errors import PathzooError
 
 #: 128 + SIGINT, as shells have it.
 EXIT_INTERRUPTED = 130
+_READERS = ("tiled-tiff", "openslide", "image")
+_LAUNCHERS = ("none", "pytorch", "slurm")
 _TASKS = ("classification", "segmentation", "detection", "representation", "translation")
 
 
@@ -126,32 +128,53 @@ def _add_predict(commands: Any) -> None:
     resolution.add_argument("--mpp", type=float, help="microns per pixel, in place of what the inputs state")
     resolution.add_argument("--mpp-csv", metavar="FILE", help="CSV with columns slide,mpp")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-workers", type=int, default=2, help="threads that read ahead")
+    parser.add_argument("--num-workers", type=int, default=2, help="threads that decode ahead")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1; the first GPU where there is one")
     parser.add_argument("--no-tissue-mask", action="store_true", help="predict white background too")
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument("--overlap", type=float, help="part of a tile its neighbour covers too; by task 0, 1/4, 1/3")
+    step.add_argument("--stride", type=int, help="pixels from one tile to the next, in place of --overlap")
+    parser.add_argument("--score-threshold", type=float, help="detection: leave out what scores lower")
+    parser.add_argument("--reader", choices=_READERS, help="by default what the file is decides")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a hanging decoder is ended")
     parser.add_argument("--overwrite", action="store_true", help="replace what stands in OUT for these inputs")
+    parser.add_argument(
+        "--anonymise", action="store_true", help="pseudonyms in place of slide names; OUT.names.csv leads back"
+    )
+    parser.add_argument("--launcher", choices=_LAUNCHERS, default="none", help="spread slides over processes and GPUs")
+    parser.add_argument("--dry-run", action="store_true", help="print tiles, memory, disk and time, and write nothing")
 
 
 def _run_predict(arguments: argparse.Namespace) -> int:
+    keywords = {
+        "mpp": arguments.mpp,
+        "mpp_csv": arguments.mpp_csv,
+        "batch_size": arguments.batch_size,
+        "num_workers": arguments.num_workers,
+        "device": arguments.device,
+        "tissue": not arguments.no_tissue_mask,
+        "overlap": arguments.overlap,
+        "stride": arguments.stride,
+        "reader": arguments.reader,
+        "timeout": arguments.timeout,
+        "settings": {} if arguments.score_threshold is None else {"score_threshold": arguments.score_threshold},
+    }
+    if arguments.dry_run:
+        from pathzoo.apis.dry_run import dry_run, format_plan
+
+        print(format_plan(dry_run(arguments.input, arguments.model, arguments.output, **keywords)))
+        return 0
     from pathzoo.apis.predict import predict
 
-    result = predict(
-        arguments.input,
-        arguments.model,
-        arguments.output,
-        mpp=arguments.mpp,
-        mpp_csv=arguments.mpp_csv,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        device=arguments.device,
-        tissue=not arguments.no_tissue_mask,
-        overwrite=arguments.overwrite,
-    )
+    keywords |= {"overwrite": arguments.overwrite, "anonymise": arguments.anonymise, "launcher": arguments.launcher}
+    result = predict(arguments.input, arguments.model, arguments.output, **keywords)
     for slide in result.slides:
-        counts = ", ".join(f"{name} {count}" for name, count in slide.counts.items())
-        print(f"{slide.folder}: {slide.tiles} tiles ({counts}), {len(slide.skipped)} skipped")
+        counts = ", ".join(f"{name} {count:,.0f}" for name, count in slide.counts.items())
+        print(f"{slide.folder}: {slide.tiles} tiles ({slide.unit}: {counts}), {len(slide.skipped)} damaged")
     if result.images_csv:
         print(f"{result.images_csv}: {result.n_images} images")
+    if len(result.slides) + len(result.failed) > 1:
+        print(f"{len(result.slides)} slides done ({result.reused} before), {len(result.failed)} failed")
     return result.exit_code
 
 
@@ -159,7 +182,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a config file, or its path below the packaged configs")
     parser.add_argument("--work-dir", help="where the run lies; work_dirs/CONFIG by default")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="set keys of the config")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    parser.add_argument("--launcher", choices=_LAUNCHERS, default="none")
     parser.add_argument("--local-rank", "--local_rank", type=int, default=None, help=argparse.SUPPRESS)
 
 

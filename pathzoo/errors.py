@@ -27,6 +27,10 @@ class SlideError(PathzooError):
     """A slide that cannot be read, or that does not fit the model (resolution unknown or too coarse)."""
 
 
+class OutputError(SlideError):
+    """An output that cannot be written (disk full, no permission): whatever else is to be written there fails too."""
+
+
 class ZooError(PathzooError):
     """A model folder that cannot be trusted or found: wrong digest, forbidden config, unknown name."""
 

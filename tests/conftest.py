@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from pathzoo import compat
+
 # Set before any test imports albumentations: otherwise it asks a registry for updates.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Threads that wait asleep: two trainings at once on two cores would slow each other down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Before any test imports mmpretrain or mmdet: they keep what they find of mmcv's ops at their first import.
+compat.install()
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pathzoo.datasets.leakage import refuse_choosing_on_test, refuse_overlap
 from pathzoo.datasets.splits import Split
 from pathzoo.errors import ConfigError, PathzooError
+from pathzoo.wsi.stain import StainFit
 
 
 @contextmanager
@@ -53,6 +54,7 @@ def check_model_input(config: Config) -> None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{config.filename}: model_input.{place}: {first['msg']}") from error
+    stain = None
     for step in ((config.get("test_dataloader") or {}).get("dataset") or {}).get("pipeline") or []:
         name = getattr(step["type"], "__name__", str(step["type"])).rpartition(".")[2]
         if name == "ResizeToMpp":
@@ -62,6 +64,10 @@ def check_model_input(config: Config) -> None:
         elif name == "CenterCropOrPad":
             size = step["size"] if isinstance(step["size"], list | tuple) else (step["size"],) * 2
             _same(config, "tile_size", tuple(declared["tile_size"]), tuple(size), name)
+        elif name == "NormalizeStain":
+            stain = _stain_fit(config, step["target"])
+    if config.get("test_dataloader"):
+        _same(config, "stain_fit", _stain_fit(config, declared.get("stain_fit")), stain, "NormalizeStain")
 
 
 def splits_beside(folder: Path) -> list[tuple[Split, str]]:
@@ -122,6 +128,13 @@ def refuse_trained_split(own: Split, trained: Split, source: str) -> None:
             infos = [{"item": group, "patient": group, "sha256": ""} for group in part.groups]
             infos += [{"item": item, "patient": None, "sha256": digest} for item, digest in part.items.items()]
             refuse_overlap(trained, infos, subset, source)
+
+
+def _stain_fit(config: Config, block: Any) -> StainFit | None:
+    try:
+        return None if block is None else StainFit(block["method"], block["parameters"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{config.filename}: model_input.stain_fit: {error}") from error
 
 
 def _same(config: Config, field: str, declared: Any, made: Any, step: str) -> None:

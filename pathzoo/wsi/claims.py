@@ -1,8 +1,9 @@
 """Who works on which slide: several processes share one output folder without doing a slide twice.
 
 A claim is an advisory lock (flock) on a file below OUT/.claims. The kernel lets go of it when its process ends, however
-it ends, so what was killed is taken up by whoever comes next. A slide that failed leaves a note with the reason for the
-other processes; the last one to leave takes notes and folder away, so a later call tries again.
+it ends, so what was killed is taken up by whoever comes next. Slides that are done, and those that failed with the
+reason, are noted for the other processes; the last one to leave takes notes and folder away, so a later call tries
+again.
 """
 
 import errno
@@ -43,7 +44,7 @@ class Claims:
         self._made = [path for path in (self._out, *self._out.parents) if not path.exists()]
         self._presence = self._open("present")
         if self._try_lock(self._presence, fcntl.LOCK_EX):  # nobody else is here: what notes there are, are old
-            for note in self._folder.glob("*.failed"):
+            for note in (*self._folder.glob("*.failed"), *self._folder.glob("*.done")):
                 note.unlink()
         self._try_lock(self._presence, fcntl.LOCK_SH)
         return self
@@ -92,6 +93,14 @@ class Claims:
         with suppress(OSError):
             return (self._folder / f"{name}.failed").read_text(encoding="utf-8")
         return None
+
+    def note_done(self, name: str) -> None:
+        """Tells the other processes that the slide was done, now and not in an earlier call."""
+        write_text(self._folder / f"{name}.done", "")
+
+    def done(self, name: str) -> bool:
+        """Whether a process that is, or was, here at the same time as this one did the slide."""
+        return (self._folder / f"{name}.done").exists()
 
     def _open(self, name: str) -> int:
         try:

@@ -15,8 +15,6 @@ from pathzoo.wsi.stitching import heat_map
 from pathzoo.wsi.tiling import TileGrid
 from pathzoo.wsi.types import Float32, RGBBatch
 
-_OVERLAY_SIZE = 1400
-
 
 def classify(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     """Classifies every tile and writes tiles.csv, prediction.geojson and overlay.png; a `pathzoo.wsi.job.Task`.
@@ -80,7 +78,7 @@ def _write(job: SlideJob, probs: Float32, outcome: Outcome) -> None:
     notes += [f"{len(grid) - predicted} tiles not readable"] if predicted < len(grid) else []
     notes += ["no tissue found"] if job.tissue is not None and not job.tissue.any() else []
     picture = overlay(
-        slide.thumbnail(_OVERLAY_SIZE, slide.bounds),
+        job.thumbnail,
         slide.bounds,
         heat,
         classes,

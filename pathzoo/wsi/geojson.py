@@ -7,7 +7,7 @@ a UUID, and counts pixels of level 0 from the corner of the slide's bounds (open
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,44 @@ def annotation(
     }
 
 
-def write_features(path: str | os.PathLike[str], features: Sequence[Feature]) -> None:
-    """Writes a FeatureCollection, one feature per line (not atomic: it belongs into a folder that is)."""
-    lines = ",\n".join(json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in features)
-    Path(path).write_text(f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n', encoding="utf-8")
+def detection(
+    box: tuple[float, float, float, float],
+    name: str,
+    color: tuple[int, int, int],
+    measurements: Mapping[str, float],
+    key: str = "",
+) -> Feature:
+    """One QuPath detection, the rectangle `box` (x0, y0, x1, y1); its id (uuid5) follows from `key` and the box.
+
+    QuPath takes two objects with one id for the same: `key` must tell apart those that share a box.
+    """
+    x0, y0, x1, y1 = box
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{key}|{x0},{y0},{x1},{y1}")),
+        "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},
+        "properties": {
+            "objectType": "detection",
+            "classification": {"name": name, "color": list(color)},
+            "measurements": dict(measurements),
+        },
+    }
+
+
+def write_features(path: str | os.PathLike[str], features: Iterable[Feature]) -> None:
+    """Writes a FeatureCollection, one feature per line, each as it comes: memory does not grow with their number.
+
+    (Not atomic: it belongs into a folder that is.)
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"type": "FeatureCollection", "features": [\n')
+        for number, feature in enumerate(features):
+            file.write((",\n" if number else "") + encode(feature))
+        file.write("\n]}\n")
 
 
 def read_annotations(

@@ -11,7 +11,7 @@ import numpy as np
 from pathzoo.wsi.predictor import Prediction, Predictor
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import TileGrid
-from pathzoo.wsi.types import Int64, Mask, RGBBatch
+from pathzoo.wsi.types import RGB, Int64, Mask, RGBBatch
 
 #: Called with the tiles done and the tiles in all.
 Progress = Callable[[int, int], None]
@@ -55,6 +55,8 @@ class SlideJob:
     predictor: Predictor
     #: (h, w) bool over the slide's bounds, of any size; None where tissue was not looked for.
     tissue: Mask | None
+    #: RGB uint8 (h', w', 3) over the slide's bounds, for the overlay.
+    thumbnail: RGB
     folder: Path
     #: How outputs call the slide: its file name, or its pseudonym.
     title: str

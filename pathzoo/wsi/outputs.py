@@ -13,7 +13,16 @@ from pathlib import Path
 from pathzoo._version import __version__
 from pathzoo.errors import SlideError
 
-_PACKAGES = ("numpy", "opencv-python-headless", "openslide-python", "openslide-bin", "pillow", "shapely")
+_PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "openslide-python",
+    "openslide-bin",
+    "pillow",
+    "shapely",
+    "tifffile",
+    "imagecodecs",
+)
 
 
 @contextmanager

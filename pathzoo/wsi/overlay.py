@@ -1,26 +1,26 @@
-"""A heat map over the slide as one picture: thumbnail, probabilities, tissue outline, legend and scale bar."""
+"""Predictions over the slide as one picture: a heat map, a mask or boxes on a thumbnail, set on a page."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import numpy.typing as npt
 
 from pathzoo.wsi.colors import class_colors
+from pathzoo.wsi.overlay_page import ClassLegend, Color, RampLegend, enlarged, page, ramp, smooth, with_outline
 from pathzoo.wsi.stitching import HeatMap
-from pathzoo.wsi.types import RGB, Float32, Mask, Region
+from pathzoo.wsi.types import RGB, Float32, Int64, Mask, Region
 
-Color = tuple[int, int, int]
+__all__ = ["blend", "cell_colors", "overlay", "overlay_boxes", "overlay_mask", "ramp"]
 
-_INK: Color = (35, 38, 45)
-_GREY: Color = (105, 110, 120)
-_MIDDLE: Color = (255, 244, 190)  # a probability of one half
-_OUTLINE: Color = (30, 45, 90)
-_OPACITY = 0.5
-_MARGIN, _PANEL, _SMALLEST = 28, 270, 560
+#: Of a heat map's cells, and of regions, whose outline tells them as well.
+_OPACITY, _REGION_OPACITY = 0.5, 0.4
+#: With more outlines than this they are drawn thin.
+_MANY_OUTLINES = 300
+#: More boxes than this, or smaller ones (median side in pixels of the picture), are drawn as dots.
+_MOST_BOXES, _SMALLEST_BOX = 2000, 7.0
+#: Fractional bits of the places that are given to OpenCV.
+_SHIFT = 4
 
 
 def overlay(
@@ -57,27 +57,158 @@ def overlay(
         RGB uint8; larger than the thumbnail by its margins.
     """
     colors = colors or class_colors(classes)
-    thumbnail = _enlarged(thumbnail)
+    thumbnail = enlarged(thumbnail)
     height, width = thumbnail.shape[:2]
-    stained = None if tissue is None else _smooth(tissue, width, height)
+    stained = None if tissue is None else smooth(tissue, width, height)
     color, opacity = cell_colors(heat.probs, [colors[c] for c in classes])
     picture = blend(thumbnail, color, opacity, region, heat, weight=stained)
     if stained is not None:
-        picture = _with_outline(picture, stained > 0.5)
-    top = _MARGIN + (34 if title else 0) + (28 if subtitle else 0) + (12 if title or subtitle else 0)
-    page_height = max(top + height + _MARGIN, top + _panel_height(classes, notes) + _MARGIN)
-    page = Image.new("RGB", (_MARGIN + width + _MARGIN + _PANEL, page_height), "white")
-    page.paste(Image.fromarray(picture), (_MARGIN, top))
-    draw = ImageDraw.Draw(page)
-    draw.rectangle((_MARGIN - 1, top - 1, _MARGIN + width, top + height), outline=(205, 208, 214))
-    room = page.width - 2 * _MARGIN
-    if title:
-        draw.text((_MARGIN, _MARGIN - 8), _fitted(title, 26, room, True), font=_font(26, True), fill=_INK)
-    if subtitle:
-        draw.text((_MARGIN, top - 38), _fitted(subtitle, 18, room), font=_font(18), fill=_GREY)
-    _draw_scale_bar(page, (_MARGIN, top, width, height), mpp * region[2] / width)
-    _draw_panel(draw, _MARGIN + width + _MARGIN, top, classes, colors, tissue is not None, notes)
-    return np.asarray(page)
+        picture = with_outline(picture, np.asarray(stained > 0.5))
+    legend = (
+        RampLegend(classes, colors)
+        if len(classes) == 2
+        else ClassLegend("Most probable class", {name: colors[name] for name in classes})
+    )
+    outlined = tissue is not None
+    return page(
+        picture, mpp * region[2] / width, legend, outlined=outlined, title=title, subtitle=subtitle, notes=notes
+    )
+
+
+def overlay_mask(
+    thumbnail: RGB,
+    region: Region,
+    labels: Int64,
+    classes: Sequence[str],
+    mpp: float,
+    *,
+    tissue: Mask | None = None,
+    title: str = "",
+    subtitle: str = "",
+    notes: Sequence[str] = (),
+    colors: Mapping[str, Color] | None = None,
+    hidden: Sequence[str] = (),
+) -> RGB:
+    """Draws the regions of classes over a slide: half-transparent, with a line around each.
+
+    Args:
+        thumbnail: RGB uint8 (h, w, 3) of `region`.
+        region: x, y, width, height in level-0 pixels.
+        labels: (h', w') class index of any integer type over `region`, of any size; -1 (and whatever is no index of
+            `classes`) is nothing. Each pixel of the picture takes the label that its centre lies in.
+        classes: Names, in the order of the indices.
+        mpp: Microns per level-0 pixel, for the scale bar.
+        tissue: (h'', w'') bool over `region`, of any size; its outline is drawn.
+        title: First line.
+        subtitle: Second line.
+        notes: Short lines below the legend.
+        colors: RGB 0..255 by class; by default pathzoo's palette.
+        hidden: Classes that are neither drawn nor named, such as a background.
+
+    Returns:
+        RGB uint8; larger than the thumbnail by its margins.
+    """
+    palette = colors or class_colors(classes)
+    picture = enlarged(thumbnail).copy()
+    height, width = picture.shape[:2]
+    rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(np.int64)
+    shown = labels[rows[:, None], columns]
+    visible = {index: name for index, name in enumerate(classes) if name not in set(hidden)}
+    outlines = {}
+    for index, name in visible.items():
+        member = np.asarray(shown == index)
+        tint = picture[member] * (1 - _REGION_OPACITY) + np.array(palette[name]) * _REGION_OPACITY
+        picture[member] = np.rint(tint)
+        outlines[name], _ = cv2.findContours(member.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    line = 1 if sum(map(len, outlines.values())) > _MANY_OUTLINES else 2
+    for name, contours in outlines.items():  # after all tints, so that no neighbour covers half a line
+        cv2.drawContours(picture, contours, -1, palette[name], line, cv2.LINE_AA)
+    if tissue is not None:
+        picture = with_outline(picture, np.asarray(smooth(tissue, width, height) > 0.5))
+    legend = ClassLegend("Predicted regions", {name: palette[name] for name in visible.values()}, "area")
+    outlined = tissue is not None
+    return page(
+        picture, mpp * region[2] / width, legend, outlined=outlined, title=title, subtitle=subtitle, notes=notes
+    )
+
+
+def overlay_boxes(
+    thumbnail: RGB,
+    region: Region,
+    boxes: npt.NDArray[np.float64],
+    classes: Sequence[str],
+    mpp: float,
+    *,
+    tissue: Mask | None = None,
+    title: str = "",
+    subtitle: str = "",
+    notes: Sequence[str] = (),
+    colors: Mapping[str, Color] | None = None,
+) -> RGB:
+    """Draws detected objects over a slide, and their number by class.
+
+    Up to 2000 boxes are drawn as frames; more, or such as would measure under 7 pixels in the picture (the median of
+    their geometric mean sides), as dots at their centres. The surest lie on top.
+
+    Args:
+        thumbnail: RGB uint8 (h, w, 3) of `region`.
+        region: x, y, width, height in level-0 pixels.
+        boxes: (n, 6) x0, y0, x1, y1 in level-0 pixels, score, class index.
+        classes: Names, in the order of the indices.
+        mpp: Microns per level-0 pixel, for the scale bar.
+        tissue: (h', w') bool over `region`, of any size; its outline is drawn.
+        title: First line.
+        subtitle: Second line.
+        notes: Short lines below the legend.
+        colors: RGB 0..255 by class; by default pathzoo's palette.
+
+    Returns:
+        RGB uint8; larger than the thumbnail by its margins.
+    """
+    palette = colors or class_colors(classes)
+    picture = enlarged(thumbnail).copy()
+    height, width = picture.shape[:2]
+    if tissue is not None:
+        picture = with_outline(picture, np.asarray(smooth(tissue, width, height) > 0.5))
+    scale = np.array([width / region[2], height / region[3]] * 2)
+    placed = (boxes[:, :4] - np.array(region[:2] * 2)) * scale
+    order = np.argsort(boxes[:, 4], kind="stable")
+    which = boxes[order, 5].astype(np.int64)
+    inks = [palette[classes[index]] for index in which.tolist()]
+    sides = np.sqrt(np.prod(placed[:, 2:] - placed[:, :2], axis=1))
+    dots = len(boxes) > _MOST_BOXES or (len(boxes) > 0 and float(np.median(sides)) < _SMALLEST_BOX)
+    if dots:
+        _draw_dots(picture, placed[order], inks)
+    else:
+        _draw_frames(picture, placed[order], inks)
+    counts = np.bincount(which, minlength=len(classes))
+    numbers = {name: f"{n:,}" for name, n in zip(classes, counts.tolist(), strict=True)}
+    heading = "Objects, each a dot" if dots else "Objects"
+    legend = ClassLegend(heading, {name: palette[name] for name in classes}, "dot" if dots else "box", numbers)
+    outlined = tissue is not None
+    return page(
+        picture, mpp * region[2] / width, legend, outlined=outlined, title=title, subtitle=subtitle, notes=notes
+    )
+
+
+def _draw_frames(picture: RGB, placed: npt.NDArray[np.float64], inks: Sequence[Color]) -> None:
+    """Frames on a thin light edge, which sets them off from dark tissue. A box below 3 pixels is drawn as 3."""
+    middle, half = (placed[:, :2] + placed[:, 2:]) / 2, np.maximum(placed[:, 2:] - placed[:, :2], 3) / 2
+    corners = np.rint(np.hstack([middle - half, middle + half])).astype(np.int64).tolist()
+    lines = np.select([half.min(axis=1) >= 40, half.min(axis=1) >= 8], [3, 2], 1).tolist()
+    for (x0, y0, x1, y1), line, ink in zip(corners, lines, inks, strict=True):
+        cv2.rectangle(picture, (x0, y0), (x1, y1), (255, 255, 255), line + 2)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), ink, line)
+
+
+def _draw_dots(picture: RGB, placed: npt.NDArray[np.float64], inks: Sequence[Color]) -> None:
+    """Dots of the objects' size, but of 1.5 to 4 pixels radius."""
+    middle = np.rint((placed[:, :2] + placed[:, 2:]) / 2 * 2**_SHIFT).astype(np.int64).tolist()
+    sides = np.sqrt(np.prod(placed[:, 2:] - placed[:, :2], axis=1))
+    radii = np.rint((sides / 2).clip(1.5, 4) * 2**_SHIFT).astype(np.int64).tolist()
+    for (x, y), radius, ink in zip(middle, radii, inks, strict=True):
+        cv2.circle(picture, (x, y), radius, ink, -1, cv2.LINE_AA, _SHIFT)
 
 
 def cell_colors(probs: Float32, colors: Sequence[Color]) -> tuple[Float32, Float32]:
@@ -91,12 +222,6 @@ def cell_colors(probs: Float32, colors: Sequence[Color]) -> tuple[Float32, Float
     sure = ((filled.max(axis=2) - chance) / max(1 - chance, 1e-6)).clip(0, 1)
     opacity: Float32 = np.asarray(known * (0.15 + 0.5 * sure), np.float32)
     return palette[filled.argmax(axis=2)], opacity
-
-
-def ramp(p: Float32, first: Color, second: Color) -> Float32:
-    """Colour of the probability of the second of two classes: first at 0, pale yellow at 0.5, second at 1."""
-    stops = np.array([first, _MIDDLE, second], np.float32)
-    return np.stack([np.interp(p, (0, 0.5, 1), stops[:, i]) for i in range(3)], axis=-1).astype(np.float32)
 
 
 def blend(
@@ -115,119 +240,3 @@ def blend(
     rows, columns = rows.clip(0, opacity.shape[0] - 1), columns.clip(0, opacity.shape[1] - 1)
     a = (opacity[rows][:, columns] * inside * (1 if weight is None else 0.35 + 0.65 * weight))[..., None]
     return np.asarray(np.rint(thumbnail * (1 - a) + color[rows][:, columns] * a), np.uint8)
-
-
-def scale_bar_length(microns_across: float) -> float:
-    """The longest of 1, 2 or 5 times a power of ten that is at most a quarter of the width, in microns."""
-    limit = microns_across / 4
-    power = 10.0 ** np.floor(np.log10(limit))
-    return float(max(step * power for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9)))
-
-
-def _enlarged(thumbnail: RGB) -> RGB:
-    """Small pictures are shown enlarged, so that legend and cells stay in proportion."""
-    longer = max(thumbnail.shape[:2])
-    if longer >= _SMALLEST:
-        return thumbnail
-    factor = _SMALLEST / longer
-    return np.asarray(cv2.resize(thumbnail, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _smooth(tissue: Mask, width: int, height: int) -> Float32:
-    return np.asarray(
-        cv2.resize(tissue.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
-    )
-
-
-def _with_outline(picture: RGB, tissue: Mask) -> RGB:
-    contours, _ = cv2.findContours(tissue.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    drawn = np.ascontiguousarray(picture)
-    cv2.drawContours(drawn, contours, -1, _OUTLINE, 2, cv2.LINE_AA)
-    return drawn
-
-
-def _draw_scale_bar(page: Image.Image, box: tuple[int, int, int, int], microns_per_pixel: float) -> None:
-    x, y, width, height = box
-    microns = scale_bar_length(width * microns_per_pixel)
-    label = f"{microns / 1000:g} mm" if microns >= 1000 else f"{microns:g} µm"
-    pixels, font = round(microns / microns_per_pixel), _font(18, True)
-    plate = max(pixels, round(font.getlength(label))) + 28
-    left, upper = x + 14, y + height - 14 - 52
-    area = (left, upper, left + plate, upper + 52)
-    light = Image.blend(page.crop(area), Image.new("RGB", (plate, 52), "white"), 0.82)
-    page.paste(light, area)
-    draw = ImageDraw.Draw(page)
-    draw.text((left + plate / 2, upper + 18), label, font=font, fill=_INK, anchor="mm")
-    start = left + (plate - pixels) // 2
-    draw.rectangle((start, upper + 34, start + pixels, upper + 39), fill=_INK)
-
-
-def _panel_height(classes: Sequence[str], notes: Sequence[str]) -> int:
-    return (46 + 270 if len(classes) == 2 else 46 + 32 * len(classes)) + 70 + 26 * len(notes)
-
-
-def _draw_panel(
-    draw: ImageDraw.ImageDraw,
-    x: int,
-    y: int,
-    classes: Sequence[str],
-    colors: Mapping[str, Color],
-    outlined: bool,
-    notes: Sequence[str],
-) -> None:
-    room = _PANEL - _MARGIN
-    if len(classes) == 2:
-        draw.text((x, y), "Probability of", font=_font(17), fill=_GREY)
-        draw.text((x, y + 22), _fitted(classes[1], 20, room, True), font=_font(20, True), fill=_INK)
-        y = _draw_color_bar(draw, x, y + 62, classes, colors)
-    else:
-        draw.text((x, y), "Most probable class", font=_font(17), fill=_GREY)
-        y += 34
-        for name in classes:
-            draw.rectangle((x, y, x + 22, y + 20), fill=colors[name])
-            draw.text((x + 34, y - 1), _fitted(name, 17, room - 34), font=_font(17), fill=_INK)
-            y += 32
-    y += 18
-    if outlined:
-        draw.line((x, y + 10, x + 22, y + 10), fill=_OUTLINE, width=3)
-        draw.text((x + 34, y), "tissue", font=_font(17), fill=_INK)
-        y += 40
-    for line in notes:
-        draw.text((x, y), _fitted(line, 15, room), font=_font(15), fill=_GREY)
-        y += 26
-
-
-def _draw_color_bar(
-    draw: ImageDraw.ImageDraw, x: int, y: int, classes: Sequence[str], colors: Mapping[str, Color], height: int = 220
-) -> int:
-    """The ramp with its ticks, 1 on top; returns the y below it. It shows the ramp unblended."""
-    strip = ramp(np.linspace(1, 0, height, dtype=np.float32), colors[classes[0]], colors[classes[1]])
-    for i, color in enumerate(strip):
-        draw.line((x, y + i, x + 26, y + i), fill=(int(color[0]), int(color[1]), int(color[2])))
-    draw.rectangle((x, y, x + 26, y + height), outline=_GREY)
-    for p in (0, 0.25, 0.5, 0.75, 1):
-        at = y + round((1 - p) * height)
-        draw.line((x + 26, at, x + 33, at), fill=_GREY)
-        text = f"{p:g}" if 0 < p < 1 else f"{p:g}  {classes[int(p)]}"
-        draw.text((x + 40, at), _fitted(text, 16, _PANEL - _MARGIN - 40), font=_font(16), fill=_INK, anchor="lm")
-    return y + height
-
-
-@lru_cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib carries: it has µ and most scripts that class names are written in."""
-    package = importlib.util.find_spec("matplotlib")
-    assert package is not None and package.origin is not None
-    folder = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
-
-
-def _fitted(text: str, size: int, room: float, bold: bool = False) -> str:
-    """`text`, shortened in its middle to `room` pixels."""
-    font = _font(size, bold)
-    kept = len(text)
-    shown = text
-    while font.getlength(shown) > room and kept > 2:
-        kept -= 1
-        shown = text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
-    return shown

@@ -6,6 +6,7 @@ Whatever wraps a network (see pathzoo.apis) or a rule implements `Predictor`.
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from pathzoo.wsi.stain import StainFit
 from pathzoo.wsi.types import Float32, RGBBatch
 
 
@@ -17,11 +18,14 @@ class InputSpec:
         tile_size: Width and height in pixels.
         mpp: Microns per pixel of the pictures it was trained on; None where unknown: it takes images, not slides.
         mpp_tolerance: How much finer (relative) than a slide `mpp` may be, the slide being read as it is.
+        stain: The stain that its pictures have to have: a slide is fitted once by the same method and its tiles are
+            transformed to this; None takes them as they are.
     """
 
     tile_size: tuple[int, int]
     mpp: float | None
     mpp_tolerance: float = 0.1
+    stain: StainFit | None = None
 
 
 @dataclass

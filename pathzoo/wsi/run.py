@@ -1,31 +1,35 @@
 """One model over one slide: grid, read, predict, write."""
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pathzoo.errors import SlideError
+from pathzoo.errors import OutputError, SlideError
 from pathzoo.fileio import write_json
-from pathzoo.wsi.batches import read_batches
 from pathzoo.wsi.classification import classify
+from pathzoo.wsi.detection import detect
+from pathzoo.wsi.isolation import probe
 from pathzoo.wsi.job import Outcome, Progress, SkippedTile, SlideJob, Task
+from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.outputs import atomic_folder, package_versions
+from pathzoo.wsi.overview import Overview, stain_of, take_overview
 from pathzoo.wsi.predictor import Predictor
+from pathzoo.wsi.run_options import DEFAULT_OVERLAP, RunOptions
+from pathzoo.wsi.segmentation import segment
 from pathzoo.wsi.slide import Slide
-from pathzoo.wsi.tiling import tile_grid
-from pathzoo.wsi.tissue import tissue_mask
+from pathzoo.wsi.stain import StainTransform
+from pathzoo.wsi.tile_stream import read_tiles
+from pathzoo.wsi.tiling import TileGrid, tile_grid
 from pathzoo.wsi.types import Mask
 
-#: Tissue is looked for at this resolution (microns per pixel), or coarser on slides that would exceed the size.
-_TISSUE_MPP, _TISSUE_SIZE = 4.0, 2048
+RUN_FILE = "predict_run.json"
 #: task -> what runs it.
-_TASKS: dict[str, Task] = {"classification": classify}
+TASKS: dict[str, Task] = {"classification": classify, "segmentation": segment, "detection": detect}
 
 
 @dataclass(frozen=True)
@@ -48,58 +52,112 @@ def predict_slide(
     slide_path: str | os.PathLike[str],
     predictor: Predictor,
     out_dir: str | os.PathLike[str],
+    options: RunOptions | None = None,
     *,
-    mpp: float | None = None,
-    batch_size: int = 32,
-    tissue: bool = True,
-    overlap: float = 0.0,
+    name: str | None = None,
+    title: str | None = None,
     overwrite: bool = False,
-    num_workers: int = 2,
     progress: Progress | None = None,
     arguments: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> SlideResult:
-    """Runs a classifier over the tissue of a slide and writes `out_dir/<slide's stem>/`, whole or not at all.
+    """Runs a model over the tissue of a slide and writes `out_dir/<name>/`, whole or not at all.
 
-    The folder holds `tiles.csv` (minx, miny, width, height, prob_CLASS...: level-0 pixels of the slide, tiles as they
-    were laid, uncropped at the slide's edge, rounded outwards; skipped tiles have no row), `prediction.geojson`
-    (regions of one predicted class, for QuPath), `overlay.png` and `predict_run.json`.
+    Every task writes `prediction.geojson` (for QuPath), `overlay.png` and `predict_run.json`; classification adds
+    `tiles.csv` (minx, miny, width, height, prob_CLASS...: level-0 pixels of the slide, tiles as they were laid,
+    uncropped at the slide's edge, rounded outwards; skipped tiles have no row), segmentation `mask.tif`, detection
+    `detections.csv`.
 
     Args:
         slide_path: Any file that `Slide` opens.
         predictor: The model; its `input` says tile size and resolution.
         out_dir: Where the slide's folder goes; made if missing.
-        mpp: Microns per level-0 pixel, in place of what the slide states.
-        batch_size: Tiles per call of the predictor; does not change the result.
-        tissue: Predict only tiles that touch tissue; False predicts the whole scanned area.
-        overlap: Part of a tile that its neighbour covers too, 0 <= overlap < 1; probabilities are averaged.
+        options: How to run.
+        name: What the slide's folder is called; its file name without ending where not given.
+        title: What the files in it call the slide; its file name where not given.
         overwrite: Replace an existing output folder.
-        num_workers: Threads that read ahead.
         progress: Called after every batch with tiles done and tiles in all.
-        arguments: What the caller wants recorded in predict_run.json beside these arguments.
+        arguments: What the caller wants recorded in predict_run.json beside the options.
+        changes: Fields of `RunOptions`, set in `options`.
 
     Raises:
         SlideError: Unreadable slide, resolution unknown or too coarse for the model, a model without resolution, a task
-            other than classification, or existing output. Nothing is written then.
+            that does not run over slides, or existing output. Nothing is written then.
+        OutputError: The disk is full, or the like. Nothing is left of this slide then.
     """
-    _check(predictor, batch_size, overlap, num_workers)
+    options = replace(options or RunOptions(), **changes)
+    options.check()
+    folder = Path(out_dir) / (slide_name(Path(slide_path)) if name is None else name)
+    try:
+        return _predict(Path(slide_path), predictor, folder, options, title, overwrite, progress, arguments or {})
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) == Path(slide_path):
+            raise SlideError(f"{slide_path}: cannot be read: {error.strerror or error}") from error
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror or error}; nothing of it was kept. Make room, or choose "
+            "another output, and give the same command again"
+        ) from error
+
+
+def _predict(
+    path: Path,
+    predictor: Predictor,
+    out: Path,
+    options: RunOptions,
+    title: str | None,
+    overwrite: bool,
+    progress: Progress | None,
+    arguments: Mapping[str, Any],
+) -> SlideResult:
+    if predictor.task not in TASKS:
+        raise SlideError(
+            f"model {predictor.name}: its task is {predictor.task}; over whole slides run {', '.join(TASKS)}"
+        )
     started = time.perf_counter()
-    with Slide(slide_path, mpp=mpp) as slide:
+    if options.isolate:
+        probe(path, options.mpp, options.reader, options.timeout)
+    with Slide(path, mpp=options.mpp, reader=options.reader) as slide, atomic_folder(out, overwrite) as folder:
         target = working_mpp(slide, predictor)
-        with atomic_folder(Path(out_dir) / slide.path.stem, overwrite) as folder:
-            mask = find_tissue(slide) if tissue else None
-            assert slide.mpp is not None
-            grid = tile_grid(slide.bounds, predictor.input.tile_size, target / slide.mpp, overlap, mask)
-            job = SlideJob(slide, grid, target, predictor, mask, folder, slide.path.name, progress)
-            job.seconds["tissue"] = time.perf_counter() - started
-            with closing(read_batches(slide, grid, target, batch_size, num_workers)) as batches:
-                outcome = _TASKS[predictor.task](job, batches)
-            result = _summary(job, Path(out_dir) / slide.path.stem, outcome)
-            job.seconds["all"] = time.perf_counter() - started
-            result.seconds.update({key: round(value, 3) for key, value in job.seconds.items()})
-            given = {"mpp": mpp, "batch_size": batch_size, "tissue": tissue, "overlap": overlap}
-            given |= {"overwrite": overwrite, "num_workers": num_workers, **(arguments or {})}
-            write_json(folder / "predict_run.json", _run_record(job, given, result, outcome))
+        look = take_overview(slide, options.tissue, isolate=options.isolate, timeout=options.timeout)
+        grid = lay_grid(slide, predictor, target, options, look.tissue)
+        called = title or slide.path.name
+        picture, settings = look.thumbnail, options.settings
+        job = SlideJob(slide, grid, target, predictor, look.tissue, picture, folder, called, progress, settings)
+        stain = fit_stain(slide, look, target, predictor, options)
+        job.seconds["tissue"] = time.perf_counter() - started
+        batches = read_tiles(
+            slide,
+            grid,
+            target,
+            options.batch_size,
+            num_workers=options.num_workers,
+            isolate=options.isolate,
+            timeout=options.timeout,
+            stain=stain,
+        )
+        with closing(batches):
+            outcome = TASKS[predictor.task](job, batches)
+        result = _summary(job, out, outcome, look, stain)
+        job.seconds["all"] = time.perf_counter() - started
+        result.seconds.update({key: round(value, 3) for key, value in job.seconds.items()})
+        given = asdict(options) | {"overwrite": overwrite, **arguments}
+        record = _run_record(job, given, result, outcome)
+        record["stain"] = stain_record(stain)
+        record["key"] = options.result_key(slide.path, predictor)
+        write_json(folder / RUN_FILE, record)
     return result
+
+
+def finished_result(folder: Path) -> tuple[str | None, SlideResult] | None:
+    """What an earlier run left in `folder`: its key (see `RunOptions.result_key`) and result; None if nothing whole."""
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        tiles, skipped = record["tiles"], tuple(SkippedTile(**tile) for tile in record["skipped_tiles"])
+        notes, seconds = tuple(record["notes"]), record["seconds"]
+        name, laid, unit = record["slide"]["name"], tiles["laid"], tiles["unit"]
+        return record.get("key"), SlideResult(name, folder, laid, tiles["by_class"], unit, skipped, notes, seconds)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def working_mpp(slide: Slide, predictor: Predictor) -> float:
@@ -117,33 +175,49 @@ def working_mpp(slide: Slide, predictor: Predictor) -> float:
     return slide.resolve_mpp(spec.mpp, spec.mpp_tolerance)
 
 
-def find_tissue(slide: Slide) -> Mask:
-    """Tissue on a thumbnail of the slide's bounds; what could not be decoded there counts as tissue, to be tried."""
-    longer = max(slide.bounds[2:])
-    size = _TISSUE_SIZE if slide.mpp is None else min(_TISSUE_SIZE, max(1, round(longer * slide.mpp / _TISSUE_MPP)))
-    thumbnail, damaged = slide.survey(size, slide.bounds)
-    return np.asarray(tissue_mask(thumbnail) | damaged, np.bool_)
+def lay_grid(slide: Slide, predictor: Predictor, mpp: float, options: RunOptions, mask: Mask | None) -> TileGrid:
+    """The tiles of a run: the model's tile size at `mpp` over the slide's bounds, or over the tissue in it."""
+    assert slide.mpp is not None
+    size = predictor.input.tile_size
+    overlap = options.overlap
+    if overlap is None:
+        overlap = DEFAULT_OVERLAP[predictor.task]
+    if options.stride is not None and options.stride > min(size):
+        raise SlideError(f"stride is {options.stride}; tiles of {size[0]} x {size[1]} px would leave gaps between them")
+    stride = None if options.stride is None else (options.stride, options.stride)
+    return tile_grid(slide.bounds, size, mpp / slide.mpp, overlap, mask, stride=stride)
 
 
-def _check(predictor: Predictor, batch_size: int, overlap: float, num_workers: int) -> None:
-    if predictor.task not in _TASKS:
-        raise SlideError(
-            f"model {predictor.name}: its task is {predictor.task}; over whole slides run {', '.join(_TASKS)}"
-        )
-    if batch_size < 1 or num_workers < 1:
-        raise SlideError(f"batch size is {batch_size} and workers are {num_workers}; both must be at least 1")
-    if not 0 <= overlap < 1:
-        raise SlideError(f"overlap is {overlap}; it must be at least 0 and below 1")
+def fit_stain(
+    slide: Slide, look: Overview, mpp: float, predictor: Predictor, options: RunOptions
+) -> StainTransform | None:
+    """What turns the slide's stain into the one that the model asks for; None where it asks for none."""
+    target = predictor.input.stain
+    if target is None:
+        return None
+    own = stain_of(slide, look, target.method, mpp, isolate=options.isolate, timeout=options.timeout)
+    return StainTransform(own, target)
 
 
-def _summary(job: SlideJob, folder: Path, outcome: Outcome) -> SlideResult:
-    notes = list(outcome.notes)
+def stain_record(stain: StainTransform | None) -> dict[str, Any] | None:
+    """What predict_run.json says of the slide's own stain; `reason` says why it was left as it is."""
+    if stain is None:
+        return None
+    return {"method": stain.source.method, "slide": dict(stain.source.parameters), "reason": stain.reason}
+
+
+def _summary(
+    job: SlideJob, folder: Path, outcome: Outcome, look: Overview, stain: StainTransform | None
+) -> SlideResult:
+    notes = [*look.notes, *outcome.notes]
+    if stain is not None and stain.reason:
+        notes.append(f"the stain was left as it is: {stain.reason}")
     if job.tissue is not None and not job.tissue.any():
         notes.append("no tissue found; nothing was predicted (tissue detection can be switched off)")
     if outcome.skipped:
-        notes.append(f"{len(outcome.skipped)} of {len(job.grid)} tiles could not be decoded and were skipped")
-    tiles, name = len(job.grid), job.slide.path.name
-    return SlideResult(name, folder, tiles, outcome.counts, outcome.unit, outcome.skipped, tuple(notes))
+        notes.append(f"{len(outcome.skipped)} of {len(job.grid)} tiles could not be decoded, or not wholly")
+    tiles = len(job.grid)
+    return SlideResult(job.title, folder, tiles, outcome.counts, outcome.unit, outcome.skipped, tuple(notes))
 
 
 def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, outcome: Outcome) -> dict[str, Any]:
@@ -151,7 +225,7 @@ def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, ou
     return {
         "format": 1,
         "slide": {
-            "name": slide.path.name,
+            "name": job.title,
             "dimensions": list(slide.dimensions),
             "bounds": list(slide.bounds),
             "mpp": slide.mpp,
@@ -171,8 +245,9 @@ def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, ou
         "read_mpp": job.mpp,
         "tiles": {
             "grid": list(grid.shape),
+            "stride": [value / grid.downsample for value in grid.stride],
             "laid": result.tiles,
-            "predicted": result.tiles - len(result.skipped),
+            "predicted": result.tiles - (len(result.skipped) if predictor.task == "classification" else 0),
             "by_class": result.counts,
             "unit": result.unit,
         },

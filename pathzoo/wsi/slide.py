@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pathzoo.errors import SlideError
-from pathzoo.wsi.readers import Level, Reader, open_reader
+from pathzoo.wsi.readers import Level, Reader, TiledReader, open_reader
 from pathzoo.wsi.resample import area_resample
 from pathzoo.wsi.types import RGB, Mask, Region
 
@@ -20,6 +20,8 @@ NATIVE_TOLERANCE = 0.02
 _SQUARE_TOLERANCE = 0.02
 #: Larger sources are read in bands of rows, so that memory does not grow with what is asked for.
 _BAND_PIXELS = 1 << 24
+#: A survey reads blocks of about this many pixels a side: bands of a giant slide would be thinner than its tiles.
+_BLOCK_SIDE = 2048
 #: Around a place that cannot be decoded a survey goes down to blocks of at most this many pixels a side.
 _DAMAGE_PIXELS = 128
 
@@ -33,11 +35,12 @@ class Slide:
     Args:
         path: The file; any format of OpenSlide, or a PNG, JPEG or untiled TIFF, which is a slide of one level.
         mpp: Microns per level-0 pixel; takes the place of whatever the file states.
-        reader: Name of the reader to use (see `pathzoo.wsi.readers.READERS`); by default the first that knows the file.
+        reader: "tiled-tiff" (native tiles of TIFF and SVS), "openslide" or "image"; by default the first of them that
+            takes the file.
 
     Raises:
-        SlideError: The file is missing or unreadable, `mpp` is not positive, or the file's pixels are not square
-            (over 2 %) and no `mpp` is given.
+        SlideError: The file is missing, unreadable or damaged, or not for the `reader` asked for; `mpp` is not
+            positive, or the file's pixels are not square (over 2 %) and no `mpp` is given.
     """
 
     def __init__(self, path: str | os.PathLike[str], mpp: float | None = None, reader: str | None = None) -> None:
@@ -49,15 +52,28 @@ class Slide:
         self.levels: tuple[Level, ...] = self._reader.levels
         self.bounds: Region = self._reader.bounds
         self.reader_name: str = self._reader.name
+        #: What is wrong with the file though it can be read (a level that is lost), a line each.
+        self.notes: tuple[str, ...] = tuple(getattr(self._reader, "notes", ()))
         #: "argument", "file" or None: where `mpp` comes from.
         self.mpp_source: str | None = None
         #: Microns per level-0 pixel, or None where nobody states it.
-        self.mpp: float | None = self._find_mpp(mpp)
+        self.mpp: float | None = None
+        try:
+            self.mpp = self._find_mpp(mpp)
+        except SlideError:
+            self.close()
+            raise
 
     @property
     def dimensions(self) -> tuple[int, int]:
         """Level-0 width and height."""
         return self.levels[0].width, self.levels[0].height
+
+    @property
+    def native(self) -> TiledReader | None:
+        """The reader where it gives the file's own tiles; of this process, so not to be kept over a fork."""
+        reader = self._open_reader()
+        return reader if isinstance(reader, TiledReader) else None
 
     def resolve_mpp(self, mpp: float, tolerance: float = NATIVE_TOLERANCE) -> float:
         """The resolution at which pixels asked for at `mpp` are read.
@@ -133,6 +149,15 @@ class Slide:
         damaged = np.zeros((rows, columns), np.bool_)
         return self._read_box(x, y, width / columns, height / rows, columns, rows, damaged), damaged
 
+    def survey_pixels(self, max_size: int, region: Region | None = None) -> int:
+        """Pixels that `survey` decodes for this: few where the file has a small level, else all of the region.
+
+        Some 10 to 20 million take a second.
+        """
+        _, _, width, height = region or (0, 0, *self.dimensions)
+        down = self.levels[self._level_for(max(1.0, max(width, height) / max_size))].downsample
+        return round(width / down) * round(height / down)
+
     def close(self) -> None:
         """Closes the file."""
         if self._process == os.getpid():
@@ -150,16 +175,20 @@ class Slide:
     ) -> RGB:
         """`width` x `height` cells of scale_x by scale_y level-0 pixels each, in bands of rows.
 
-        With `damaged` what cannot be decoded is white and marked there; without, it is an error.
+        With `damaged` what cannot be decoded is white and marked there, and it is read in blocks; without, it is an
+        error.
         """
         index = self._level_for(min(scale_x, scale_y))
         down = self.levels[index].downsample
         left, top, step_x, step_y = x / down, y / down, scale_x / down, scale_y / down  # in pixels of the level
-        rows = max(1, int(_BAND_PIXELS / max(1.0, width * step_x * step_y)))
+        columns, rows = width, max(1, int(_BAND_PIXELS / max(1.0, width * step_x * step_y)))
         if damaged is None and rows >= height:
             return self._read_band(index, (left, top, left + width * step_x, top + height * step_y), width, height)
+        if damaged is not None:
+            columns, rows = max(1, int(_BLOCK_SIDE / step_x)), max(1, int(_BLOCK_SIDE / step_y))
         out = np.full((height, width, 3), 255, np.uint8)
-        todo = [(0, first, width, min(first + rows, height)) for first in range(0, height, rows)]
+        starts = [(x0, y0) for y0 in range(0, height, rows) for x0 in range(0, width, columns)]
+        todo = [(x0, y0, min(x0 + columns, width), min(y0 + rows, height)) for x0, y0 in reversed(starts)]
         while todo:
             x0, y0, x1, y1 = todo.pop()
             box = (left + x0 * step_x, top + y0 * step_y, left + x1 * step_x, top + y1 * step_y)

@@ -13,42 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pathzoo.errors import ZooError
+from pathzoo.zoo.components import BUILT_IN, HOST_NAMES, WHOLE_MODELS, WORDS
 from pathzoo.zoo.config_rules import find_forbidden, strip
 
 if TYPE_CHECKING:
     from torch import nn
 
-#: scope.Name -> "module:attribute". `torch.*` are layers that hosts take in norm_cfg, act_cfg and conv_cfg.
-_BUILT_IN = {
-    "pathzoo.TimmBackbone": "pathzoo.models.backbones.timm_backbone:TimmBackbone",
-    "mmpretrain.ImageClassifier": "mmpretrain.models:ImageClassifier",
-    "mmpretrain.ClsDataPreprocessor": "mmpretrain.models:ClsDataPreprocessor",
-    "mmpretrain.GlobalAveragePooling": "mmpretrain.models:GlobalAveragePooling",
-    "mmpretrain.LinearClsHead": "mmpretrain.models:LinearClsHead",
-    "mmpretrain.CrossEntropyLoss": "mmpretrain.models:CrossEntropyLoss",
-    "mmpretrain.LabelSmoothLoss": "mmpretrain.models:LabelSmoothLoss",
-    "mmpretrain.FocalLoss": "mmpretrain.models:FocalLoss",
-    "mmpretrain.ResNet": "mmpretrain.models:ResNet",
-    "mmpretrain.MobileNetV2": "mmpretrain.models:MobileNetV2",
-    "torch.BatchNorm2d": "torch.nn:BatchNorm2d",
-    "torch.SyncBatchNorm": "torch.nn:SyncBatchNorm",
-    "torch.GroupNorm": "torch.nn:GroupNorm",
-    "torch.Conv2d": "torch.nn:Conv2d",
-    "torch.ReLU": "torch.nn:ReLU",
-    "torch.LeakyReLU": "torch.nn:LeakyReLU",
-    "torch.SiLU": "torch.nn:SiLU",
-}
-#: what host configs call some of them
-_HOST_NAMES = {
-    "BN": "torch.BatchNorm2d",
-    "BN2d": "torch.BatchNorm2d",
-    "SyncBN": "torch.SyncBatchNorm",
-    "GN": "torch.GroupNorm",
-    "Conv": "torch.Conv2d",
-    "Swish": "torch.SiLU",
-}
-#: built-in components that are a whole model of a task; every other one is a part of one
-_WHOLE_MODELS = {"classification": {"mmpretrain.ImageClassifier"}}
+#: the host of a bare name where the whole model does not tell
+_FIRST_HOST = "mmpretrain"
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -77,7 +49,7 @@ def register_allowed(name: str, component: Any, plugin: str, plugin_version: str
     known = _from_plugins.get(name)
     if not _NAME.fullmatch(name):
         raise ZooError(f"plug-in {plugin}: component name {name!r} is not of the form scope.Name")
-    if name in _BUILT_IN or (known is not None and known.component is not component):
+    if name in BUILT_IN or name in WORDS or (known is not None and known.component is not component):
         owner = known.plugin if known else "pathzoo"
         raise ZooError(f"plug-in {plugin}: component name {name!r} already belongs to {owner}; rename it")
     _from_plugins[name] = _FromPlugin(component, plugin, plugin_version)
@@ -85,7 +57,7 @@ def register_allowed(name: str, component: Any, plugin: str, plugin_version: str
 
 def allowed_names() -> list[str]:
     """Every `scope.Name` that a published config may hold here and now."""
-    return sorted({*_BUILT_IN, *_from_plugins})
+    return sorted({*BUILT_IN, *WORDS, *_from_plugins})
 
 
 def find_refused(config: Any) -> Iterator[tuple[str, str]]:
@@ -97,19 +69,23 @@ def find_refused(config: Any) -> Iterator[tuple[str, str]]:
     for path, name in _types(config, "model"):
         if not isinstance(name, str):
             yield path, f"a {type(name).__name__} is no component name"
-        elif name not in _BUILT_IN and name not in _from_plugins:
+        elif name not in BUILT_IN and name not in WORDS and name not in _from_plugins:
             yield path, f"{name!r} is not a component that a published model may name"
 
 
 def find_part(config: Any, task: str) -> Iterator[tuple[str, str]]:
-    """Yields (key path, reason) where a config is only a part of a model, e.g. a bare backbone.
+    """Yields (key path, reason) where a config is no whole model of the task, e.g. a bare backbone.
 
     What a plug-in's component is, its author knows.
     """
     name = config.get("type") if isinstance(config, dict) else None
-    whole = _WHOLE_MODELS.get(task)
-    if isinstance(name, str) and whole is not None and name in _BUILT_IN and name not in whole:
-        yield "model.type", f"{name!r} is no whole {task} model, only a part of one"
+    whole = WHOLE_MODELS.get(task)
+    if not isinstance(name, str) or whole is None or name not in BUILT_IN:
+        return
+    if name not in whole:
+        yield "model.type", f"{name!r} is no whole {task} model, only a part of one or a model of another task"
+    elif task == "representation" and config.get("head"):
+        yield "model.head", "a representation model ends in features: leave the head out"
 
 
 def plugins_needed(config: Any) -> dict[str, str]:
@@ -128,7 +104,10 @@ def to_data(config: Any) -> dict[str, Any]:
         ZooError: A component is not on the allow-list, or a value is an address, a path or no plain data; the message
             gives key path and value.
     """
-    data: dict[str, Any] = _name_types(strip(config), "model")
+    stripped = strip(config)
+    kind = stripped.get("type") if isinstance(stripped, dict) else None
+    scope = _name_of(kind, "model.type", _FIRST_HOST).partition(".")[0] if kind is not None else _FIRST_HOST
+    data: dict[str, Any] = _name_types(stripped, "model", scope)
     for path, reason in find_refused(data):
         raise ZooError(f"{path}: {reason}, so the model cannot be published with it")
     return data
@@ -142,10 +121,13 @@ def build_from_data(config: dict[str, Any]) -> "nn.Module":
     """
     for path, reason in find_refused(config):
         raise ZooError(f"{path}: {reason}; the model is not built")
+    from mmengine.config import ConfigDict
+
     from pathzoo.registry import MODELS
 
     try:
-        module: nn.Module = MODELS.build(_with_classes(config))
+        # Hosts read some blocks by attribute (test_cfg.mode), as the configs of training let them.
+        module: nn.Module = MODELS.build(ConfigDict(_with_classes(config)))
     except ZooError:
         raise
     except Exception as error:  # whatever a host's constructor raises for arguments that do not fit
@@ -175,9 +157,11 @@ def _with_classes(config: Any) -> Any:
 
 
 def _resolve(name: str) -> Any:
+    if name in WORDS:
+        return WORDS[name]
     if name in _from_plugins:
         return _module_class(_from_plugins[name].component, name)
-    module, _, attribute = _BUILT_IN[name].partition(":")
+    module, _, attribute = BUILT_IN[name].partition(":")
     if module.startswith("mm"):
         from pathzoo import compat
 
@@ -197,27 +181,31 @@ def _module_class(component: Any, name: str) -> Any:
     return component
 
 
-def _name_types(config: Any, path: str) -> Any:
+def _name_types(config: Any, path: str, scope: str) -> Any:
     if isinstance(config, dict):
         return {
-            key: _name_of(value, f"{path}.type") if key == "type" else _name_types(value, f"{path}.{key}")
+            key: _name_of(value, f"{path}.type", scope) if key == "type" else _name_types(value, f"{path}.{key}", scope)
             for key, value in config.items()
         }
     if isinstance(config, list):
-        return [_name_types(value, f"{path}[{index}]") for index, value in enumerate(config)]
+        return [_name_types(value, f"{path}[{index}]", scope) for index, value in enumerate(config)]
     return config
 
 
-def _name_of(value: Any, path: str) -> str:
-    """The allow-list's name for a class, a lazily imported one (mmengine's LazyObject), or a string of either kind."""
+def _name_of(value: Any, path: str, scope: str) -> str:
+    """The allow-list's name for a class, a lazily imported one (mmengine's LazyObject), or a string of either kind.
+
+    A bare name that several hosts have (ResNet) means that of `scope`, the host of the whole model.
+    """
     if hasattr(value, "build") and not inspect.isclass(value):
         value = value.build()
     if isinstance(value, str):
         exact = value in allowed_names()
         candidates = [value] if exact else [name for name in allowed_names() if _spells(value, name)]
     else:
-        last = f".{getattr(value, '__name__', '')}"
-        candidates = [name for name in allowed_names() if name.endswith(last) and _resolve(name) is value]
+        candidates = [name for name in allowed_names() if _may_be(value, name) and _resolve(name) is value]
+    if len(candidates) > 1:
+        candidates = [name for name in candidates if name.partition(".")[0] == scope]
     if len(candidates) != 1:
         shown = (
             value
@@ -231,13 +219,21 @@ def _name_of(value: Any, path: str) -> str:
     return candidates[0]
 
 
+def _may_be(value: Any, name: str) -> bool:
+    """Whether `name` is worth importing to see if it is the class `value`: a classifier does not import detection."""
+    scope, _, last = name.partition(".")
+    if getattr(value, "__name__", None) != last:
+        return False
+    return name in _from_plugins or getattr(value, "__module__", "").partition(".")[0] == scope
+
+
 def _spells(text: str, name: str) -> bool:
     """Whether a string in a training config means the allowed `name`: by its last part or as a dotted import path.
 
     The path is compared, never imported: `mmpretrain.models.heads.LinearClsHead` means `mmpretrain.LinearClsHead`.
     """
     scope, _, last = name.partition(".")
-    if text == last or _HOST_NAMES.get(text) == name:
+    if HOST_NAMES.get(text) == name or (text == last and name not in WORDS):
         return True
     parts = text.split(".")
-    return parts[0] == scope and parts[-1] == last
+    return parts[0] == scope and parts[-1] == last and name not in WORDS

@@ -7,6 +7,14 @@ from collections.abc import Iterable
 
 from pathzoo.zoo.manifest import WEIGHTS_FILE, Evaluation, Manifest, ModelInput, Training
 
+#: task -> what a call returns, in a few words
+_OUTPUTS = {
+    "classification": "probabilities",
+    "segmentation": "probabilities (N, C, H, W)",
+    "detection": "boxes",
+    "representation": "vectors (N, D)",
+}
+
 
 def render_card(manifest: Manifest) -> str:
     """The card as Markdown."""
@@ -33,14 +41,9 @@ def _warning(manifest: Manifest) -> str:
 
 
 def _loading(manifest: Manifest) -> str:
-    return (
-        "```python\n"
-        "import pathzoo\n"
-        f'model = pathzoo.get_model("{manifest.name}")  # model(tiles): uint8 (N, H, W, 3) RGB in, probabilities out\n'
-        "```"
-        if manifest.task == "classification"
-        else f'```python\nimport pathzoo\nmodel = pathzoo.get_model("{manifest.name}")\n```'
-    )
+    out = _OUTPUTS.get(manifest.task)
+    comment = f"  # model(tiles): uint8 (N, H, W, 3) RGB in, {out} out" if out else ""
+    return f'```python\nimport pathzoo\nmodel = pathzoo.get_model("{manifest.name}"){comment}\n```'
 
 
 def _input_rows(spec: ModelInput) -> list[tuple[str, str]]:

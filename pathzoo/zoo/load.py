@@ -6,17 +6,19 @@ torch is imported inside the functions that need it: listing models costs none.
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pathzoo.errors import DataError, ZooError
 from pathzoo.fileio import sha256_bytes
-from pathzoo.wsi.predictor import ClassProbs, InputSpec
+from pathzoo.wsi.predictor import InputSpec, Prediction
+from pathzoo.wsi.stain import StainFit, normalize_picture
 from pathzoo.zoo.allowlist import build_from_data
 from pathzoo.zoo.find import find_model, list_models
-from pathzoo.zoo.golden import noise_tiles
+from pathzoo.zoo.golden import golden_values, noise_tiles
 from pathzoo.zoo.manifest import WEIGHTS_FILE, Manifest
+from pathzoo.zoo.predictors import PREDICTORS, first
 from pathzoo.zoo.prepare import check_pictures, prepare_image
 from pathzoo.zoo.verify import require_verified
 
@@ -30,7 +32,7 @@ _DEVICE = re.compile(r"cpu|cuda(?::(?P<index>[0-9]{1,3}))?")
 
 
 class LoadedModel:
-    """A classifier ready to be called; a `pathzoo.wsi.predictor.Predictor`.
+    """A model ready to be called; a `pathzoo.wsi.predictor.Predictor`.
 
     Args:
         manifest: What the model says about itself.
@@ -49,16 +51,18 @@ class LoadedModel:
         self.task: str = manifest.task
         self.classes = manifest.classes
         spec = manifest.input
-        self.input = InputSpec(tile_size=spec.tile_size, mpp=spec.mpp, mpp_tolerance=spec.mpp_tolerance)
+        self.input = InputSpec(spec.tile_size, spec.mpp, spec.mpp_tolerance, _stain(manifest))
 
-    def __call__(self, tiles: np.ndarray, /) -> ClassProbs:
-        """Class probabilities of RGB uint8 tiles (N, H, W, 3) of exactly `input.tile_size`.
+    def __call__(self, tiles: np.ndarray, /) -> Prediction:
+        """Predicts RGB uint8 tiles (N, H, W, 3) of exactly `input.tile_size`, stained as `input.stain` says.
 
         Returns:
-            probs float32 (N, C), each row a softmax.
+            By task: `ClassProbs` (N, C) and `SegProbs` (N, C, H, W), float32, a softmax over C; `Boxes`, one (n, 6) per
+            tile, inside the tile; `Embeddings` (N, D).
 
         Raises:
             DataError: Not uint8 RGB, or of another size.
+            ZooError: The network's answer is not of its task.
         """
         import torch
 
@@ -68,18 +72,20 @@ class LoadedModel:
             raise DataError(
                 f"{self.name} takes tiles of {width} x {height} px, not {tiles.shape[2]} x {tiles.shape[1]}"
             )
-        if len(tiles) == 0:
-            return ClassProbs(np.zeros((0, len(self.classes)), dtype=np.float32))
+        if len(tiles) == 0:  # the sizes of an empty answer are those of another one
+            return first(self(np.full((1, height, width, 3), 255, np.uint8)), 0)
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device).permute(0, 3, 1, 2)  # (N, 3, H, W)
-            # The host's preprocessor holds mean and std, so that training and prediction normalise by the same code.
-            preprocess: Any = self.module.data_preprocessor
-            inputs = preprocess({"inputs": batch}, False)["inputs"]
-            logits = self.module(inputs, mode="tensor")  # (N, C)
-            return ClassProbs(torch.softmax(logits.float(), dim=1).cpu().numpy())
+            return PREDICTORS[self.task](self.module, batch, len(self.classes))
 
     def prepare(self, image: np.ndarray, mpp: float | None = None) -> np.ndarray:
-        """The tile (H, W, 3) that stands for a whole RGB uint8 image; see `pathzoo.zoo.prepare.prepare_image`."""
+        """The tile (H, W, 3) that stands for a whole RGB uint8 image; see `pathzoo.zoo.prepare.prepare_image`.
+
+        Where the model asks for a stain, the image is first normalised to it by a fit of its own.
+        """
+        if self.input.stain is not None:
+            check_pictures(image, 3)
+            image, _ = normalize_picture(image, self.input.stain)
         return prepare_image(image, self.manifest.input, mpp)
 
 
@@ -151,19 +157,18 @@ def fill_module(module: "nn.Module", tensors: "dict[str, torch.Tensor]", source:
 
 
 def golden_outputs(model: LoadedModel, seed: int, n: int) -> list[list[float]]:
-    """The model's outputs (n, C) on `n` synthetic tiles."""
-    probs = model(noise_tiles(seed, n, model.input.tile_size)).probs
-    return [[float(value) for value in row] for row in probs]
+    """What is kept of the model's outputs on `n` synthetic tiles, see `pathzoo.zoo.golden.golden_values`."""
+    size = model.input.tile_size
+    return golden_values(model(noise_tiles(seed, n, size)), size, len(model.classes))
 
 
 def _require_supported(manifest: Manifest) -> None:
     """Refuses what this version would leave out, and so give wrong outputs without a word."""
-    if manifest.task != "classification":
-        raise ZooError(f"{manifest.name}: this version of pathzoo runs classification models, not {manifest.task}")
+    if manifest.task not in PREDICTORS:
+        raise ZooError(f"{manifest.name}: this version of pathzoo runs {', '.join(PREDICTORS)}, not {manifest.task}")
+    _stain(manifest)
     spec = manifest.input
-    stain = spec.stain_fit.method if spec.stain_fit else None
     applied = {
-        "stain_fit": (stain, None),
         "hu_window": (spec.hu_window, None),
         "value_range": (spec.value_range, (0.0, 255.0)),
         "channels": (spec.channels, "RGB"),
@@ -174,6 +179,20 @@ def _require_supported(manifest: Manifest) -> None:
                 f"{manifest.name}: input.{field} is {value!r}, which this version of pathzoo does not apply "
                 f"(only {only!r})"
             )
+
+
+def _stain(manifest: Manifest) -> StainFit | None:
+    """The stain that the model's input has to have."""
+    block = manifest.input.stain_fit
+    if block is None:
+        return None
+    try:
+        return StainFit(block.method, block.parameters)
+    except ValueError as error:
+        raise ZooError(
+            f"{manifest.name}: input.stain_fit is {block.method!r}, which this version of pathzoo does not apply: "
+            f"{error}"
+        ) from error
 
 
 def _check_device(device: str) -> None:

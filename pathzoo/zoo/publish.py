@@ -20,6 +20,7 @@ from pathzoo.fileio import atomic_path, sha256_file, write_text
 from pathzoo.zoo import identifiers, semver, verify
 from pathzoo.zoo.allowlist import build_from_data, find_part, plugins_needed, to_data
 from pathzoo.zoo.card import render_card
+from pathzoo.zoo.golden import QUANTITIES, TOLERANCES
 from pathzoo.zoo.index import write_index
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, SLUG_PATTERN, WEIGHTS_FILE
 from pathzoo.zoo.manifest_file import read_manifest, seal, to_text
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
 _HALF_MAX = 65504.0
-_GOLDEN = {"seed": 0, "n": 4, "atol": 1e-3}
+_GOLDEN = {"seed": 0, "n": 4}
 _MIN_KEY_BYTES = 16
 
 
@@ -239,8 +240,12 @@ def _write_folder(folder: Path, fields: dict[str, Any], state: "dict[str, torch.
     # The card does not depend on its own record, so a stand-in serves until it is written.
     fields["files"] = {WEIGHTS_FILE: _record(folder / WEIGHTS_FILE), CARD_FILE: {"sha256": "0" * 64, "size": 1}}
     draft = seal(fields)
-    outputs = golden_outputs(LoadedModel(draft, module), int(_GOLDEN["seed"]), int(_GOLDEN["n"]))
-    fields["golden"] = {"generator": "noise_tiles", "quantity": "class_probs", "outputs": outputs, **_GOLDEN}
+    for problem in verify.find_inconsistent(draft):  # before the network's outputs trip over it
+        raise ZooError(f"not published, and nothing is left behind: {problem}")
+    outputs = golden_outputs(LoadedModel(draft, module), _GOLDEN["seed"], _GOLDEN["n"])
+    quantity = QUANTITIES[draft.task]
+    about = {"generator": "noise_tiles", "quantity": quantity, "atol": TOLERANCES[quantity]}
+    fields["golden"] = {**about, "outputs": outputs, **_GOLDEN}
     write_text(folder / CARD_FILE, render_card(seal(fields)))
     fields["files"][CARD_FILE] = _record(folder / CARD_FILE)
     write_text(folder / MANIFEST_FILE, to_text(seal(fields)))

@@ -14,6 +14,8 @@ from pathzoo.fileio import sha256_file
 from pathzoo.zoo import semver
 from pathzoo.zoo.allowlist import find_part, find_refused, plugins_needed
 from pathzoo.zoo.card import render_card
+from pathzoo.zoo.components import HEADS
+from pathzoo.zoo.golden import QUANTITIES
 from pathzoo.zoo.identifiers import Identifier, scan_json, scan_text
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from pathzoo.zoo.manifest_file import check_manifest
@@ -85,7 +87,7 @@ def verify_model(
         return report
     report.name, report.version, report.digest = manifest.name, manifest.version, manifest.digest
     known = {item if isinstance(item, Identifier) else _given(item) for item in identifiers}
-    report.problems += [*_files(folder, manifest), *_config(manifest), *_consistency(manifest)]
+    report.problems += [*_files(folder, manifest), *_config(manifest), *find_inconsistent(manifest)]
     header = _weights(folder, manifest, report.problems)
     report.problems += _leaks(folder, manifest, header, known)
     if golden and report.ok:
@@ -166,21 +168,23 @@ def _missing_plugin(name: str, version: str) -> str | None:
     return None
 
 
-def _consistency(manifest: Manifest) -> list[Problem]:
-    """The config, the classes and the input block tell the same story."""
+def find_inconsistent(manifest: Manifest) -> list[Problem]:
+    """Where the config, the classes and the input block tell different stories."""
     problems = []
-    head = manifest.model.get("head")
+    key = HEADS.get(manifest.task, "head")
+    head = manifest.model.get(key)
     n_outputs = head.get("num_classes") if isinstance(head, dict) else None
     if n_outputs is not None and n_outputs != len(manifest.classes):
-        problems.append(f"model.head.num_classes is {n_outputs}, but there are {len(manifest.classes)} classes")
+        problems.append(f"model.{key}.num_classes is {n_outputs}, but there are {len(manifest.classes)} classes")
     given = manifest.model.get("data_preprocessor")
     steps = given if isinstance(given, dict) else {}
-    for key, declared in (("mean", manifest.input.mean), ("std", manifest.input.std)):
-        used = steps.get(key)  # without one the model would see pictures that are not normalised
+    for name, declared in (("mean", manifest.input.mean), ("std", manifest.input.std)):
+        used = steps.get(name)  # without one the model would see pictures that are not normalised
         if not isinstance(used, list) or used != list(declared):
-            problems.append(f"model.data_preprocessor.{key} {used} is not input.{key} {list(declared)}")
-    if steps.get("to_rgb"):
-        problems.append("model.data_preprocessor.to_rgb is true, but pictures are RGB already")
+            problems.append(f"model.data_preprocessor.{name} {used} is not input.{name} {list(declared)}")
+    for swap in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr"):  # each exchanges red and blue
+        if steps.get(swap):
+            problems.append(f"model.data_preprocessor.{swap} is true, but pictures are RGB already")
     return [Problem(MANIFEST_FILE, problem) for problem in problems]
 
 
@@ -222,6 +226,10 @@ def _leaks(folder: Path, manifest: Manifest, header: Header | None, known: Itera
 def _golden(folder: Path, manifest: Manifest) -> list[Problem]:
     if manifest.golden is None:
         return [Problem(MANIFEST_FILE, "golden: holds no golden outputs to compare with")]
+    expected = QUANTITIES.get(manifest.task)
+    if manifest.golden.quantity != expected:
+        reason = f"golden: keeps {manifest.golden.quantity}; of a {manifest.task} model {expected} are compared"
+        return [Problem(MANIFEST_FILE, reason)]
     from pathzoo.zoo.load import golden_outputs, load_folder
 
     try:

@@ -12,6 +12,7 @@ from pathzoo.apis.config import load_config
 from pathzoo.apis.test import test as run_test
 from pathzoo.apis.train import train
 from pathzoo.cli import main
+from pathzoo.datasets.transforms import NormalizeStain
 from pathzoo.errors import ConfigError, LeakageError
 
 
@@ -97,6 +98,19 @@ def test_classes_and_outputs_have_to_agree(data, tmp_path):
 def test_declared_input_is_what_the_pipeline_makes(options, message):
     with pytest.raises(ConfigError, match=message):
         check_model_input(load_config(CONFIG, options))
+
+
+def test_declared_stain_is_what_the_pipeline_makes():
+    target = {"method": "reinhard", "parameters": {"mean": (2.0, 0.1, 0.0), "std": (0.2, 0.03, 0.01)}}
+    config = load_config(CONFIG)
+    config.model_input.stain_fit = {**target, "method": "vahadane"}
+    with pytest.raises(ConfigError, match=r"model_input\.stain_fit: stain method 'vahadane'"):
+        check_model_input(config)
+    config.model_input.stain_fit = target
+    with pytest.raises(ConfigError, match=r"model_input\.stain_fit is StainFit\(method='reinhard'"):
+        check_model_input(config)
+    config.test_dataloader.dataset.pipeline.insert(1, {"type": NormalizeStain, "target": target})
+    check_model_input(config)
 
 
 @pytest.mark.parametrize("option", ["train_dataloader.batch_size=abc", "seed=abc", "train_cfg.max_epochs=abc"])

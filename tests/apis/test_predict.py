@@ -68,12 +68,14 @@ def test_slide_leaves_its_four_files(whole, model, tmp_path, capsys):
     assert len(_rows(folder / "tiles.csv")) > 0
 
 
-def test_existing_output_is_refused_and_replaced_only_when_asked(whole, model, tmp_path):
+def test_existing_output_is_kept_and_replaced_only_when_asked(whole, model, tmp_path):
     out = tmp_path / "out"
     predict(whole / "slide.svs", model, out)
     before = (out / "slide/tiles.csv").read_bytes()
-    with pytest.raises(SlideError, match="overwrite"):
-        predict(whole / "slide.svs", model, out, batch_size=1)
+    assert predict(whole / "slide.svs", model, out, batch_size=1).reused == 1  # the batch does not change the result
+    with pytest.raises(SlideError, match="other options; choose another output, or pass --overwrite"):
+        predict(whole / "slide.svs", model, out, overlap=0.5)
+    assert (out / "slide/tiles.csv").read_bytes() == before
     predict(whole / "slide.svs", model, out, overwrite=True)
     assert (out / "slide/tiles.csv").read_bytes() == before  # the same input gives the same bytes
 

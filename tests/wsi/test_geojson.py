@@ -10,7 +10,7 @@ from shapely.geometry import shape
 
 from pathzoo.errors import DataError
 from pathzoo.wsi.colors import class_colors
-from pathzoo.wsi.geojson import class_regions, read_annotations, write_features
+from pathzoo.wsi.geojson import annotation, class_regions, detection, read_annotations, write_features
 from pathzoo.wsi.stitching import heat_map
 from pathzoo.wsi.tiling import tile_grid
 
@@ -109,6 +109,56 @@ def test_empty_file_is_valid(tmp_path):
     write_features(tmp_path / "a.geojson", [])
     assert read_annotations(tmp_path / "a.geojson") == []
     assert_qupath_opens(tmp_path / "a.geojson", 1, 1)
+
+
+def test_detections_round_trip(tmp_path):
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, 900, (300, 2)).round(2), rng.uniform(1, 90, (300, 2)).round(2)
+    boxes = np.hstack([corner, corner + size]).tolist()
+    names = ["nucleus", "mitosis"]
+    features = [
+        detection(tuple(box), names[i % 2], (1, 2, 3), {"Score": 0.5, "Area µm^2": 7}, f"slide|{i}")
+        for i, box in enumerate(boxes)
+    ]
+    write_features(tmp_path / "a.geojson", iter(features))
+    assert json.loads((tmp_path / "a.geojson").read_text(encoding="utf-8"))["features"] == features
+    found = read_annotations(tmp_path / "a.geojson")
+    assert [list(figure.bounds) for figure, _ in found] == boxes and all(f.equals(f.envelope) for f, _ in found)
+    assert [name for _, name in found] == [names[i % 2] for i in range(300)]
+    one = features[0]
+    assert shapely.LinearRing(one["geometry"]["coordinates"][0]).is_ccw and uuid.UUID(one["id"])
+    assert one["properties"]["objectType"] == "detection" and one["properties"]["classification"]["color"] == [1, 2, 3]
+
+
+def test_ids_of_detections_follow_from_key_and_box():
+    ids = [
+        detection((0, 0, 1, b), "a", (0, 0, 0), {}, key)["id"] for key, b in (("x", 1), ("x", 1), ("y", 1), ("x", 2))
+    ]
+    assert ids[0] == ids[1] and len(set(ids)) == 3
+
+
+def test_annotations_with_holes_round_trip(tmp_path):
+    figures = [shapely.box(i, 0, i + 9.25, 10) - shapely.box(i + 1, 1.5, i + 2, 3) for i in range(0, 50, 10)]
+    write_features(tmp_path / "a.geojson", (annotation(f, "a", (1, 2, 3), {}) for f in figures))
+    assert all(f.equals(g) for (f, _), g in zip(read_annotations(tmp_path / "a.geojson"), figures, strict=True))
+
+
+def test_features_are_written_as_they_come(tmp_path):
+    """Memory does not grow with their number: the first are in the file before the last are made."""
+    path, seen = tmp_path / "a.geojson", []
+
+    def features():
+        for i in range(3000):
+            yield detection((i, 0, i + 1, 1), "a", (0, 0, 0), {}, "")
+            seen.append(path.stat().st_size)
+
+    write_features(path, features())
+    assert seen[1000] > 100_000 and len(json.loads(path.read_text())["features"]) == 3000
+
+
+def test_numbers_that_are_no_json_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_features(tmp_path / "a.geojson", [detection((0, 0, 1, 1), "a", (0, 0, 0), {"Score": float("nan")})])
 
 
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]]]}

@@ -1,5 +1,6 @@
 import csv
 import json
+import resource
 import subprocess
 import sys
 
@@ -10,10 +11,11 @@ import tifffile
 from PIL import Image
 from shapely.geometry import shape
 
-from pathzoo.errors import SlideError
+from pathzoo.errors import OutputError, SlideError
+from pathzoo.wsi.overview import take_overview
 from pathzoo.wsi.predictor import ClassProbs, InputSpec
 from pathzoo.wsi.readers.base import Level
-from pathzoo.wsi.run import find_tissue, predict_slide
+from pathzoo.wsi.run import predict_slide
 from pathzoo.wsi.slide import Slide
 
 FILES = ["overlay.png", "predict_run.json", "prediction.geojson", "tiles.csv"]
@@ -110,10 +112,10 @@ def test_refusals_name_the_reason_and_write_nothing(make_slide, darkness, tmp_pa
     with pytest.raises(SlideError, match=r"0\.5 microns per pixel, coarser than the 0\.25"):
         predict_slide(path, darkness(mpp=0.25), out)
     assert predict_slide(path, darkness(mpp=0.46), tmp_path / "tolerated").tiles > 0
-    segmenter = darkness()
-    segmenter.task = "segmentation"
-    with pytest.raises(SlideError, match="task is segmentation"):
-        predict_slide(path, segmenter, out)
+    translator = darkness()
+    translator.task = "translation"
+    with pytest.raises(SlideError, match="task is translation"):
+        predict_slide(path, translator, out)
     for arguments in ({"overlap": 1.0}, {"batch_size": 0}, {"num_workers": 0}):
         with pytest.raises(SlideError, match="must be at least"):
             predict_slide(path, darkness(), out, **arguments)
@@ -144,6 +146,20 @@ def test_existing_output_is_kept_unless_overwritten_by_a_whole_one(make_slide, d
     with pytest.raises(RuntimeError):
         predict_slide(path, Fails(64), tmp_path / "new" / "deep", batch_size=2)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(make_slide, darkness, tmp_path):
+    """A limit on the size of files stands in for the disk: the system refuses the write in the same way."""
+    path = make_slide()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"out/slide: cannot be written: .*give the same command again") as error:
+            predict_slide(path, darkness(), tmp_path / "out", isolate=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_answers_of_a_model_are_caught(make_slide, darkness, tmp_path):
@@ -222,7 +238,7 @@ def test_tiles_are_level_zero_and_geojson_starts_at_the_bounds(tmp_path, darknes
     path = tmp_path / "bounded.svs"
     path.touch()
     monkeypatch.setattr("pathzoo.wsi.slide.open_reader", lambda path, name: BoundedReader(path))
-    result = predict_slide(path, darkness(50), tmp_path / "out")
+    result = predict_slide(path, darkness(50), tmp_path / "out", isolate=False)  # the reader is of this process
     rows = rows_of(result.folder)
     assert all((int(row["minx"]) - 200) % 50 == 0 and (int(row["miny"]) - 100) % 50 == 0 for row in rows)
     boxes = {(int(row["minx"]) - 200, int(row["miny"]) - 100) for row in rows}
@@ -270,7 +286,7 @@ def test_real_slide(real_data, darkness, tmp_path):
         pixels = through_openslide(path, int(row["minx"]), int(row["miny"]), 224)
         assert float(row["prob_malignant"]) == pytest.approx(darkness.rule(pixels)[1], abs=2e-6)
     with Slide(path) as slide:
-        mask = find_tissue(slide)
+        mask = take_overview(slide).tissue
     places = np.argwhere(mask) * [2967 / mask.shape[0], 2220 / mask.shape[1]]
     corners = np.array([[int(row["miny"]), int(row["minx"])] for row in rows])
     inside = ((places[:, None] >= corners) & (places[:, None] < corners + 224)).all(axis=2)

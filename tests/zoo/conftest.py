@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from tiny_model import CARD, MODEL, train_run, write_split
 
+from pathzoo import compat
 from pathzoo.fileio import sha256_file
 from pathzoo.zoo.manifest_file import render, self_digest
+
+compat.install()  # as every command does, before any test imports a host's models by itself
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathzoo.zoo import allowlist
 from pathzoo.zoo.allowlist import (
     allowed_names,
     build_from_data,
+    find_part,
     find_refused,
     plugins_needed,
     register_allowed,
@@ -97,11 +98,50 @@ def test_host_names_of_layers_build_the_same_network():
 def test_every_built_in_name_resolves_to_a_module_class():
     from torch import nn
 
-    for name in allowed_names():
+    assert allowlist._resolve("mmcv.nms") == "nms"  # a word, which mmcv evaluates
+    helpers = {"AnchorGenerator", "MlvlPointGenerator", "DeltaXYWHBBoxCoder", "DistancePointBBoxCoder"}
+    for name in sorted(set(allowed_names()) - {"mmcv.nms"}):
         component = allowlist._resolve(name)
         assert isinstance(component, type), name
-        assert issubclass(component, nn.Module), name
+        assert issubclass(component, nn.Module) or component.__name__ in helpers, name
         assert component.__name__ == name.split(".")[1]
+
+
+def test_a_bare_name_of_several_hosts_is_that_of_the_whole_models():
+    config = {"type": "EncoderDecoder", "backbone": {"type": "ResNet"}, "decode_head": {"type": "FCNHead"}}
+    config["decode_head"]["loss_decode"] = {"type": "CrossEntropyLoss"}
+    data = to_data(config)
+    assert (data["type"], data["backbone"]["type"]) == ("mmseg.EncoderDecoder", "mmseg.ResNet")
+    assert data["decode_head"]["loss_decode"]["type"] == "mmseg.CrossEntropyLoss"
+    assert to_data({"type": "RetinaNet", "backbone": {"type": "ResNet"}})["backbone"]["type"] == "mmdet.ResNet"
+    with pytest.raises(ZooError, match=r"model\.loss\.type: 'mmdet\.DiceLoss'"):  # mmseg's is allowed
+        to_data({"type": "RetinaNet", "loss": {"type": "mmdet.DiceLoss"}})
+
+
+@pytest.mark.parametrize("word", ["__import__('os').system('true')", "os.system", "soft_nms", "mmcv.batched_nms"])
+def test_no_text_of_a_manifest_reaches_what_mmcv_evaluates(word):
+    config = {"type": "mmdet.RetinaNet", "test_cfg": {"nms": {"type": word, "iou_threshold": 0.5}}}
+    assert [path for path, _ in find_refused(config)] == ["model.test_cfg.nms.type"]
+    with pytest.raises(ZooError, match=r"model\.test_cfg\.nms\.type"):
+        to_data(config)
+    config["test_cfg"]["nms"]["type"] = "nms"
+    assert to_data(config)["test_cfg"]["nms"]["type"] == "mmcv.nms"
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "where"),
+    [
+        ("segmentation", {"type": "mmseg.FCNHead"}, "model.type"),
+        ("segmentation", {"type": "mmpretrain.ImageClassifier"}, "model.type"),
+        ("detection", {"type": "mmseg.EncoderDecoder"}, "model.type"),
+        ("classification", {"type": "mmdet.RetinaNet"}, "model.type"),
+        ("representation", {"type": "mmpretrain.ImageClassifier", "head": {"num_classes": 2}}, "model.head"),
+        ("detection", {"type": "mmdet.FCOS"}, None),
+        ("representation", {"type": "mmpretrain.ImageClassifier"}, None),
+    ],
+)
+def test_a_part_or_another_tasks_model_is_no_whole_one(task, config, where):
+    assert [path for path, _ in find_part(config, task)] == ([where] if where else [])
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,7 @@ def test_a_device_that_is_not_there(zoo, device):
 @pytest.mark.parametrize(
     ("field", "value", "shown"),
     [
+        ("stain_fit", {"method": "vahadane", "parameters": {}}, "vahadane"),
         ("stain_fit", {"method": "macenko", "parameters": {}}, "macenko"),
         ("hu_window", [-100.0, 400.0], "-100.0, 400.0"),
         ("value_range", [0.0, 1.0], "0.0, 1.0"),
@@ -215,8 +216,11 @@ def test_input_that_this_version_does_not_apply(published, reseal, field, value,
 
 
 def test_other_tasks_are_refused_by_name(published, reseal):
+    reseal(published, lambda content: content.update(task="translation"))
+    with pytest.raises(ZooError, match="runs classification, segmentation, detection, representation, not translation"):
+        get_model(published)
     reseal(published, lambda content: content.update(task="segmentation"))
-    with pytest.raises(ZooError, match="runs classification models, not segmentation"):
+    with pytest.raises(ZooError, match=r"'mmpretrain\.ImageClassifier' is no whole segmentation model"):
         get_model(published)
 
 

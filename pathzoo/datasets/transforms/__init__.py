@@ -9,5 +9,14 @@ from pathzoo.datasets.transforms.albumentations import Albumentations
 from pathzoo.datasets.transforms.geometry import CenterCropOrPad, ResizeShortSide, ResizeToMpp
 from pathzoo.datasets.transforms.loading import LoadTile
 from pathzoo.datasets.transforms.stain import StainJitter
+from pathzoo.datasets.transforms.stain_normalize import NormalizeStain
 
-__all__ = ["Albumentations", "CenterCropOrPad", "LoadTile", "ResizeShortSide", "ResizeToMpp", "StainJitter"]
+__all__ = [
+    "Albumentations",
+    "CenterCropOrPad",
+    "LoadTile",
+    "NormalizeStain",
+    "ResizeShortSide",
+    "ResizeToMpp",
+    "StainJitter",
+]

@@ -1,11 +1,25 @@
-"""What `Slide` asks of a file format. A further reader (native tile grid, DICOM) implements `Reader`, no more."""
+"""What `Slide` asks of a file format. A further reader (DICOM) implements `Reader`, and `TiledReader` where it can."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from pathzoo.errors import SlideError
 from pathzoo.wsi.types import RGB, Region
+
+
+class DeclinedError(SlideError):
+    """The file is nothing for this reader; the message is the bare reason. Another reader may take it.
+
+    Args:
+        reason: Why.
+        damaged: Whether the file looks like one for this reader but for some damage.
+    """
+
+    def __init__(self, reason: str, damaged: bool = False) -> None:
+        super().__init__(reason)
+        self.damaged = damaged
 
 
 @dataclass(frozen=True)
@@ -17,8 +31,21 @@ class Level:
     downsample: float
 
 
+@dataclass(frozen=True)
+class NativeGrid:
+    """The tiles in which the file stores one level: all of one size, the first at pixel (0, 0) of the level."""
+
+    tile_width: int
+    tile_height: int
+    columns: int
+    rows: int
+
+
 class Reader(Protocol):
-    """One open file. Safe to read from several threads at once; not carried across processes (`Slide` reopens it)."""
+    """One open file. Safe to read from several threads at once; not carried across processes (`Slide` reopens it).
+
+    Made of a path alone; raises `DeclinedError` for a file of another kind and `SlideError` for a damaged one.
+    """
 
     #: Which reader this is, as recorded in outputs.
     name: str
@@ -44,6 +71,25 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Lets go of the file; reading afterwards is an error."""
+        ...
+
+
+@runtime_checkable
+class TiledReader(Reader, Protocol):
+    """A reader that also gives the tiles as the file stores them, so that each need be decoded only once."""
+
+    def native_grid(self, level: int) -> NativeGrid:
+        """The tiles of a level."""
+        ...
+
+    def decode_tile(self, level: int, column: int, row: int) -> RGB:
+        """One whole native tile, (tile_height, tile_width, 3) uint8; pixels beyond the level's edge are white.
+
+        Thread-safe; lets other threads run while it decodes; keeps no copy.
+
+        Raises:
+            SlideError: It cannot be decoded: corrupt, of no length, cut off, or not in the file.
+        """
         ...
 
 

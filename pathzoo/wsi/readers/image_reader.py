@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pathzoo.errors import SlideError
-from pathzoo.wsi.readers.base import Level, mpp_from_tiff
+from pathzoo.wsi.readers.base import DeclinedError, Level, mpp_from_tiff
 from pathzoo.wsi.types import RGB, Region
 
 #: What is taken for an image by its name; content decides whether it is one.
@@ -28,6 +28,8 @@ class ImageReader:
     name = "image"
 
     def __init__(self, path: Path) -> None:
+        if not _is_image(path):
+            raise DeclinedError(f"no image by its name ({', '.join(sorted(IMAGE_SUFFIXES))}) and content")
         self.path = path
         self._lock = threading.Lock()
         self._pixels: RGB | None = None
@@ -37,19 +39,6 @@ class ImageReader:
             self.mpp = _mpp(image)
         self.levels: tuple[Level, ...] = (Level(width, height, 1.0),)
         self.bounds: Region = (0, 0, width, height)
-
-    @staticmethod
-    def knows(path: Path) -> bool:
-        """Whether Pillow recognises the file's header."""
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            return False
-        try:
-            with Image.open(path):
-                return True
-        except Image.DecompressionBombError:
-            return True  # an image indeed: opening it says why it is refused
-        except OSError:
-            return False
 
     def read_region(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         """Pixels of the image, (height, width, 3), white outside of it; see `Reader.read_region`."""
@@ -91,6 +80,18 @@ def read_image(path: str | Path) -> RGB:
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, zlib.error, ...
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise SlideError(f"{path}: damaged image: {reason}") from error
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
+    try:
+        with Image.open(path):
+            return True
+    except Image.DecompressionBombError:
+        return True  # an image indeed: opening it says why it is refused
+    except (OSError, SyntaxError):
+        return False
 
 
 def _opened(path: Path) -> Image.Image:

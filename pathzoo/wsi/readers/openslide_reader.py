@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import openslide
 
 from pathzoo.errors import SlideError
-from pathzoo.wsi.readers.base import Level, mpp_from_tiff
+from pathzoo.wsi.readers.base import DeclinedError, Level, mpp_from_tiff
+from pathzoo.wsi.readers.tiff_layout import TiffLayout, read_layout
 from pathzoo.wsi.types import RGB, Region
 
 
@@ -18,12 +20,26 @@ class OpenSlideReader:
     After one tile that it cannot decode an OpenSlide handle answers every later call with the same error. So a failed
     region is read once more from a fresh handle (another thread's tile may have killed this one), and where it fails
     again the next region starts from a fresh handle too.
+
+    Args:
+        path: The file.
+        layout: Its directories if it is a TIFF and they were read already: OpenSlide believes their sizes, so they are
+            checked first.
     """
 
     name = "openslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: TiffLayout | None = None) -> None:
         self.path = path
+        if layout is None:
+            with suppress(DeclinedError):
+                layout = read_layout(path)
+        #: What is wrong with the file though it can be read, a line each.
+        self.notes = () if layout is None else layout.notes
+        if openslide.OpenSlide.detect_format(path) is None:
+            if self.notes:  # a tiled TIFF: no plain image either
+                raise SlideError(f"{path}: {self.notes[0]}; copy it again")
+            raise DeclinedError("OpenSlide knows no format like it")
         self._lock = threading.Lock()
         self._handle = self._open()
         properties = dict(self._handle.properties)
@@ -32,11 +48,6 @@ class OpenSlideReader:
         self.levels = tuple(Level(w, h, float(d)) for (w, h), d in zip(sizes, downsamples, strict=True))
         self.mpp = _mpp(properties)
         self.bounds = _bounds(properties, sizes[0])
-
-    @staticmethod
-    def knows(path: Path) -> bool:
-        """Whether OpenSlide recognises the file's format."""
-        return openslide.OpenSlide.detect_format(path) is not None
 
     def read_region(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         """Pixels of one level, (height, width, 3), white where there are none; see `Reader.read_region`."""
@@ -71,7 +82,8 @@ class OpenSlideReader:
         try:
             return openslide.OpenSlide(self.path)
         except (openslide.OpenSlideError, OSError) as error:
-            raise SlideError(f"{self.path}: OpenSlide cannot open it: {error}") from error
+            reason = "; ".join([*self.notes, f"OpenSlide cannot open it: {error}"])
+            raise SlideError(f"{self.path}: {reason}; copy it again") from error
 
     def _replace(self, dead: openslide.OpenSlide) -> None:
         # The dead handle is let go, not closed: another thread may be inside it, and its last user frees it.

@@ -1,0 +1,111 @@
+"""How far a prediction is: per slide and over all, on a terminal or in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_TERMINAL_SECONDS, _LOG_SECONDS = 0.25, 30.0
+
+
+class Line:
+    """A line that a terminal shows anew, at most four times a second; a log gets one every 30 s, and the last."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = time.monotonic()
+        self._width = 0
+
+    def show(self, text: str, last: bool = False) -> None:
+        """Shows `text`, or leaves it out where the last one is too young; `last` is always shown."""
+        now = time.monotonic()
+        if not last and now - self._shown < (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
+            return
+        self._shown = now
+        if self._terminal:
+            text = "\r" + text.ljust(self._width)
+            self._width = 0 if last else len(text) - 1
+        print(text, end="\n" if last or not self._terminal else "", file=sys.stderr, flush=True)
+
+
+def tell(reason: str) -> None:
+    """One line on an input that fails while others go on."""
+    print(f"pathzoo: {reason}", file=sys.stderr)
+
+
+def counter(title: str, unit: str) -> Callable[[int, int], None]:
+    """A callback (done, total) that shows both."""
+    line = Line()
+
+    def show(done: int, total: int) -> None:
+        line.show(f"{title}: {done}/{total} {unit}", last=done >= total)
+
+    return show
+
+
+class BatchProgress:
+    """Counts slides, and judges by file sizes how long the rest takes (other processes may take some of it).
+
+    Args:
+        paths: All slides of the batch.
+        many: Failures are told at once; the only slide's failure ends the command, which tells it.
+    """
+
+    def __init__(self, paths: Sequence[Path], many: bool) -> None:
+        self._many = many
+        self._sizes = {path: path.stat().st_size if path.is_file() else 1 for path in paths}
+        self._todo = dict(self._sizes)
+        self._done_bytes, self._busy_seconds = 0, 0.0
+        self._number, self._waiting = 0, False
+
+    @contextmanager
+    def slide(self, path: Path) -> Iterator[Callable[[int, int], None]]:
+        """Gives the callback (tiles done, tiles in all) of one slide."""
+        line, started = Line(), time.monotonic()
+        title = f"{self._next(path)} {path.name}"
+
+        def show(done: int, total: int) -> None:
+            seconds = time.monotonic() - started
+            speed = f", {done / seconds:.1f} tiles/s" if seconds > 1 else ""
+            rest = f", slide ends in {_clock(seconds * (total - done) / done)}" if 0 < done < total else ""
+            line.show(f"{title}: {done}/{total} tiles{speed}{rest}{self._rest()}", last=done >= total)
+
+        yield show
+        self._busy_seconds += time.monotonic() - started
+        self._done_bytes += self._sizes[path]
+        self._todo.pop(path, None)
+
+    def reused(self, path: Path) -> None:
+        """An output that stood already."""
+        print(f"{self._next(path)} {path.name}: done before, left as it is", file=sys.stderr)
+        self._todo.pop(path, None)
+
+    def failed(self, path: Path, reason: str) -> None:
+        """One clear line on a slide that fails."""
+        self._todo.pop(path, None)
+        if self._many:
+            tell(reason)
+
+    def wait_for(self, n: int) -> None:
+        """Says once that other processes still work on n slides."""
+        if not self._waiting:
+            print(f"waiting for {n} slides that other processes work on", file=sys.stderr)
+            self._waiting = True
+
+    def _next(self, path: Path) -> str:
+        self._number += 1
+        return f"[{self._number}/{len(self._sizes)}]"
+
+    def _rest(self) -> str:
+        if not self._done_bytes or len(self._todo) < 2:
+            return ""
+        left = sum(self._todo.values()) * self._busy_seconds / self._done_bytes
+        return f"; all: {len(self._sizes) - len(self._todo)}/{len(self._sizes)} slides, {_clock(left)} to go"
+
+
+def _clock(seconds: float) -> str:
+    """3:07 or 2:04:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
