@@ -10,6 +10,9 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # Hard links where the cache lies on the same disk, copies elsewhere, no complaint either way.
 export UV_LINK_MODE ?= $(shell [ "$$(stat -c %d $(HOME)/.cache 2>/dev/null)" = "$$(stat -c %d .)" ] && echo hardlink || echo copy)
 
+# Processes that run the tests; a file's tests stay in one, since they share what is dear to make.
+TESTERS ?= 2
+
 .PHONY: help setup demo test test-all lint wheelhouse clean
 
 help: ## list the targets
@@ -36,13 +39,13 @@ test: $(STAMP) ## lint, types, and the tests that take under half a minute each
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(TESTERS) --dist loadfile
 
 test-all: $(STAMP) ## every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 lint: $(STAMP) ## format, and mend what ruff can
 	$(BIN)/ruff format .

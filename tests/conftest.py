@@ -12,6 +12,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Threads that wait asleep: two trainings at once on two cores would slow each other down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes test at once: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before any test imports mmpretrain or mmdet: they keep what they find of mmcv's ops at their first import.
 compat.install()
