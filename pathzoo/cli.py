@@ -4,15 +4,16 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pathzoo._version import __version__
+from pathzoo.cli_predict import add_predict
 from pathzoo.errors import PathzooError
 
 #: 128 + SIGINT, as shells have it.
 EXIT_INTERRUPTED = 130
-_READERS = ("tiled-tiff", "openslide", "image")
 _LAUNCHERS = ("none", "pytorch", "slurm")
 _TASKS = ("classification", "segmentation", "detection", "representation", "translation")
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pathzoo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_list, _add_info, _add_predict, _add_train, _add_test, _add_publish, _add_verify, _add_doctor):
+    for add in (_add_list, _add_info, add_predict, _add_train, _add_test, _add_publish, _add_verify, _add_doctor):
         add(commands)
     return parser
 
@@ -75,7 +76,7 @@ def _add_list(commands: Any) -> None:
     parser.add_argument("pattern", nargs="?", help="shell pattern on names, such as 'breakhis*'")
     parser.add_argument("--task", choices=_TASKS)
     parser.add_argument("--organ")
-    parser.add_argument("--mpp", type=float, help="only models that take slides of this resolution (microns per pixel)")
+    parser.add_argument("--mpp", type=float, help="only models that work at this resolution (microns per pixel)")
     parser.add_argument("--commercial", action="store_true", help="only models whose licence allows commercial use")
     parser.add_argument("--components", action="store_true", help="list registered components: kind, name, origin")
     parser.add_argument("--configs", action="store_true", help="list the packaged configs")
@@ -96,9 +97,13 @@ def _run_list(arguments: argparse.Namespace) -> None:
     else:
         from pathzoo.zoo.load import list_models
 
-        rows = list_models(
-            arguments.pattern, arguments.task, arguments.organ, arguments.mpp, arguments.commercial or None
-        )
+        with warnings.catch_warnings(record=True) as left_out:
+            warnings.simplefilter("always")
+            rows = list_models(
+                arguments.pattern, arguments.task, arguments.organ, arguments.mpp, arguments.commercial or None
+            )
+        for warning in left_out:
+            print(f"pathzoo: {warning.message}", file=sys.stderr)
         _show(rows, ("name", "version", "task", "organ", "mpp", "licence"), arguments.json)
 
 
@@ -117,65 +122,6 @@ def _run_info(arguments: argparse.Namespace) -> None:
     load_plugins()
     manifest = require_verified(find_model(arguments.name))
     print(manifest.model_dump_json(indent=2) if arguments.json else render_card(manifest))
-
-
-def _add_predict(commands: Any) -> None:
-    parser = _command(commands, "predict", _run_predict, "Run a model over slides or images.")
-    parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="slides, images, or folders")
-    parser.add_argument("-m", "--model", required=True, help="NAME, NAME@VERSION or a model's folder")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write to")
-    resolution = parser.add_mutually_exclusive_group()
-    resolution.add_argument("--mpp", type=float, help="microns per pixel, in place of what the inputs state")
-    resolution.add_argument("--mpp-csv", metavar="FILE", help="CSV with columns slide,mpp")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-workers", type=int, default=2, help="threads that decode ahead")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1; the first GPU where there is one")
-    parser.add_argument("--no-tissue-mask", action="store_true", help="predict white background too")
-    step = parser.add_mutually_exclusive_group()
-    step.add_argument("--overlap", type=float, help="part of a tile its neighbour covers too; by task 0, 1/4, 1/3")
-    step.add_argument("--stride", type=int, help="pixels from one tile to the next, in place of --overlap")
-    parser.add_argument("--score-threshold", type=float, help="detection: leave out what scores lower")
-    parser.add_argument("--reader", choices=_READERS, help="by default what the file is decides")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a hanging decoder is ended")
-    parser.add_argument("--overwrite", action="store_true", help="replace what stands in OUT for these inputs")
-    parser.add_argument(
-        "--anonymise", action="store_true", help="pseudonyms in place of slide names; OUT.names.csv leads back"
-    )
-    parser.add_argument("--launcher", choices=_LAUNCHERS, default="none", help="spread slides over processes and GPUs")
-    parser.add_argument("--dry-run", action="store_true", help="print tiles, memory, disk and time, and write nothing")
-
-
-def _run_predict(arguments: argparse.Namespace) -> int:
-    keywords = {
-        "mpp": arguments.mpp,
-        "mpp_csv": arguments.mpp_csv,
-        "batch_size": arguments.batch_size,
-        "num_workers": arguments.num_workers,
-        "device": arguments.device,
-        "tissue": not arguments.no_tissue_mask,
-        "overlap": arguments.overlap,
-        "stride": arguments.stride,
-        "reader": arguments.reader,
-        "timeout": arguments.timeout,
-        "settings": {} if arguments.score_threshold is None else {"score_threshold": arguments.score_threshold},
-    }
-    if arguments.dry_run:
-        from pathzoo.apis.dry_run import dry_run, format_plan
-
-        print(format_plan(dry_run(arguments.input, arguments.model, arguments.output, **keywords)))
-        return 0
-    from pathzoo.apis.predict import predict
-
-    keywords |= {"overwrite": arguments.overwrite, "anonymise": arguments.anonymise, "launcher": arguments.launcher}
-    result = predict(arguments.input, arguments.model, arguments.output, **keywords)
-    for slide in result.slides:
-        counts = ", ".join(f"{name} {count:,.0f}" for name, count in slide.counts.items())
-        print(f"{slide.folder}: {slide.tiles} tiles ({slide.unit}: {counts}), {len(slide.skipped)} damaged")
-    if result.images_csv:
-        print(f"{result.images_csv}: {result.n_images} images")
-    if len(result.slides) + len(result.failed) > 1:
-        print(f"{len(result.slides)} slides done ({result.reused} before), {len(result.failed)} failed")
-    return result.exit_code
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,15 @@ def test_list_json_has_at_least_name_version_and_task(capsys):
         assert {"name", "version", "task"} <= set(row)
 
 
+def test_a_damaged_model_is_left_out_of_the_list_with_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "damaged/1.0.0").mkdir(parents=True)
+    (tmp_path / "damaged/1.0.0/model.json").write_text("{")
+    monkeypatch.setenv("PATHZOO_ZOO", str(tmp_path))
+    assert main(["list", "--json"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("pathzoo: left out of the list: ") and error.count("\n") == 1
+
+
 def test_components_name_kind_and_origin(capsys):
     assert main(["list", "--components", "--json"]) == 0
     rows = {(row["kind"], row["name"]): row["origin"] for row in json.loads(capsys.readouterr().out)}

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pathzoo.apis.launch import Place
-from pathzoo.apis.predict import load, slides_and_images
+from pathzoo.apis.predict import check_output, load, slides_and_images
 from pathzoo.apis.predict_inputs import Resolutions, sort_inputs
+from pathzoo.apis.predict_progress import counter
 from pathzoo.apis.setup import setup
 from pathzoo.errors import PathzooError
+from pathzoo.wsi.isolation import probe
 from pathzoo.wsi.overview import take_overview
 from pathzoo.wsi.predictor import Predictor
 from pathzoo.wsi.run import lay_grid, working_mpp
@@ -91,19 +94,18 @@ def dry_run(
     given = RunOptions(**options)
     given.check()
     predictor = load(model, device, Place())
-    slides, images = slides_and_images(slides, images, predictor)
+    slides, images = slides_and_images(slides, images, predictor, given)
+    check_output(slides, Path(out))
     plans: list[SlidePlan] = []
     per_tile: float | None = None
+    progress = counter("dry run", "slides")
     for path in slides:
         try:
-            with Slide(path, mpp=resolutions.of(path), reader=given.reader) as slide:
-                plan, grid = _plan(slide, predictor, replace(given, mpp=resolutions.of(path)))
-                if per_tile is None and len(grid):
-                    assert plan.read_mpp is not None
-                    per_tile = _seconds_per_tile(slide, grid, plan.read_mpp, predictor, given)
-            plans.append(replace(plan, seconds=plan.tiles * (per_tile or 0.0)))
-        except PathzooError as error:
+            plan, per_tile = _plan(path, predictor, replace(given, mpp=resolutions.of(path)), per_tile)
+            plans.append(plan)
+        except (PathzooError, OSError) as error:
             plans.append(SlidePlan(path.name, error=str(error)))
+        progress(len(plans), len(slides))
     return Plan(tuple(plans), len(images))
 
 
@@ -131,16 +133,31 @@ def format_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _plan(slide: Slide, predictor: Predictor, options: RunOptions) -> tuple[SlidePlan, TileGrid]:
-    mpp = working_mpp(slide, predictor)
-    grid = lay_grid(slide, predictor, mpp, options, take_overview(slide, options.tissue).tissue)
-    memory = estimate_memory(slide, grid, mpp, options.batch_size, options.num_workers) + _stitching(grid, predictor)
-    width, height = slide.dimensions
-    disk = _disk(grid, predictor)
-    return (
-        SlidePlan(slide.path.name, width, height, slide.mpp, mpp, slide.reader_name, len(grid), memory, disk),
-        grid,
-    )
+def _plan(
+    path: Path, predictor: Predictor, options: RunOptions, per_tile: float | None
+) -> tuple[SlidePlan, float | None]:
+    """One slide's plan, and the seconds that a tile takes, measured where they are not known yet."""
+    isolation = {"isolate": options.isolate, "timeout": options.timeout}
+    if options.isolate:
+        probe(path, options.mpp, options.reader, options.timeout)
+    with Slide(path, mpp=options.mpp, reader=options.reader) as slide:
+        mpp = working_mpp(slide, predictor)
+        grid = lay_grid(slide, predictor, mpp, options, take_overview(slide, options.tissue, **isolation).tissue)
+        memory = estimate_memory(slide, grid, mpp, options.batch_size, options.num_workers)
+        if per_tile is None and len(grid):
+            per_tile = _seconds_per_tile(slide, grid, mpp, predictor, options)
+        plan = SlidePlan(
+            path.name,
+            *slide.dimensions,
+            slide.mpp,
+            mpp,
+            slide.reader_name,
+            len(grid),
+            memory + _stitching(grid, predictor),
+            _disk(grid, predictor),
+            len(grid) * (per_tile or 0.0),
+        )
+    return plan, per_tile
 
 
 def _stitching(grid: TileGrid, predictor: Predictor) -> int:
@@ -169,7 +186,9 @@ def _seconds_per_tile(slide: Slide, grid: TileGrid, mpp: float, predictor: Predi
     first = max(0, (len(grid) - _TIMED * size) // 2)
     part = replace(grid, cells=grid.cells[first : first + _TIMED * size])
     done, started = 0, time.perf_counter()
-    stream = read_tiles(slide, part, mpp, size, num_workers=options.num_workers, isolate=False)
+    stream = read_tiles(
+        slide, part, mpp, size, num_workers=options.num_workers, isolate=options.isolate, timeout=options.timeout
+    )
     with closing(stream) as batches:
         for number, batch in enumerate(islice(batches, _TIMED)):
             predictor(np.ascontiguousarray(batch.pixels))

@@ -1,27 +1,25 @@
 """Runs a published model over slides and images: what `pathzoo predict` calls."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pathzoo.apis.launch import Place, place
-from pathzoo.apis.predict_batch import SlideTask, run_batch
+from pathzoo.apis.predict_batch import EXIT_SOME_FAILED, SlideTask, run_batch
+from pathzoo.apis.predict_images import ImagesTask, finished_images, run_images
 from pathzoo.apis.predict_inputs import Resolutions, sort_inputs
-from pathzoo.apis.predict_progress import counter, tell
+from pathzoo.apis.preemption import ended_cleanly_by_sigterm
 from pathzoo.apis.setup import setup
 from pathzoo.errors import DataError, PathzooError, SlideError
-from pathzoo.fileio import write_json
-from pathzoo.wsi.images import predict_images, write_image_predictions
+from pathzoo.wsi.isolation import end_idle, prepare
 from pathzoo.wsi.names import slide_name
-from pathzoo.wsi.outputs import package_versions
-from pathzoo.wsi.pseudonyms import pseudonyms
-from pathzoo.wsi.run import SlideResult
+from pathzoo.wsi.pseudonyms import pseudonyms, table_beside
+from pathzoo.wsi.run import TASKS, SlideResult
 from pathzoo.wsi.run_options import RunOptions
 
-EXIT_PARTIAL, EXIT_SOME_FAILED = 3, 4
+EXIT_PARTIAL = 3
 
 
 @dataclass
@@ -29,15 +27,21 @@ class PredictResult:
     """What came of a call: one entry per slide with an output, the CSV of the images, and what failed with why."""
 
     slides: list[SlideResult] = field(default_factory=list)
-    #: How many of `slides` an earlier call had done.
+    #: How many of `slides` an earlier call, or another process, had done.
     reused: int = 0
+    #: How many of these another process did during this call.
+    elsewhere: int = 0
     images_csv: Path | None = None
     n_images: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    #: False for a process of a launcher that leaves it to another one to speak for all.
+    speaks: bool = True
 
     @property
     def exit_code(self) -> int:
         """0 all good; 2 nothing came out; 3 a slide has skipped tiles; 4 some inputs of a batch failed."""
+        if not self.speaks:
+            return 0
         if self.failed:
             return EXIT_SOME_FAILED if self.slides or self.n_images else PathzooError.exit_code
         return EXIT_PARTIAL if any(result.skipped for result in self.slides) else 0
@@ -103,8 +107,6 @@ def predict(
     slides, images = sort_inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
     resolutions = Resolutions(mpp, mpp_csv, [*slides, *images])
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file; name a folder to write to")
     options = RunOptions(
         tissue=tissue,
         overlap=overlap,
@@ -117,24 +119,35 @@ def predict(
         timeout=timeout,
     )
     options.check()
+    if slides and isolate:
+        prepare()  # it starts while the model is loaded
     predictor = load(model, device, where)
-    slides, images = slides_and_images(slides, images, predictor)
-    _refuse_clashes(slides, images, folder, overwrite)
-    names = _names([*slides, *images], folder, anonymise)
-    tasks = [
-        SlideTask(path, names[path], replace(options, mpp=resolutions.of(path)), names[path] if anonymise else None)
-        for path in slides
-    ]
-    result = PredictResult()
-    if tasks:
-        first = where.rank * len(tasks) // where.world_size  # every process begins elsewhere
-        batch = run_batch(tasks[first:] + tasks[:first], predictor, folder, overwrite, len(tasks) + len(images) > 1)
-        result.slides, result.reused, result.failed = batch.results, batch.reused, batch.failed
-    if images and where.rank == 0:
+    slides, images = slides_and_images(slides, images, predictor, options)
+    check_output(slides, folder)
+    many, result = len(slides) + len(images) > 1, PredictResult()
+    with ended_cleanly_by_sigterm():
+        names = _names([*slides, *images], folder, anonymise)
         called = {path: names[path] for path in images} if anonymise else None
-        _predict_images(
-            images, predictor, folder, resolutions, batch_size, len(tasks) + len(images) > 1, result, called
-        )
+        pictures = ImagesTask(images, resolutions, predictor, folder, batch_size, overwrite, many, called)
+        if images and not overwrite:
+            finished_images(pictures)  # refuses a table of others before any slide takes its time
+        if slides:
+            tasks = [
+                SlideTask(
+                    path, names[path], replace(options, mpp=resolutions.of(path)), names[path] if anonymise else None
+                )
+                for path in slides
+            ]
+            try:
+                batch = run_batch(tasks, predictor, folder, overwrite, many, where)
+            finally:
+                end_idle()
+            result = PredictResult(batch.results, batch.reused, batch.elsewhere, failed=batch.failed)
+            result.speaks = where.rank == 0 or not batch.shared
+        if images and where.rank == 0:
+            done = run_images(pictures)
+            result.images_csv, result.n_images = done.csv, done.n
+            result.failed += done.failed
     return result
 
 
@@ -150,9 +163,21 @@ def load(model: str | os.PathLike, device: str | None, where: Place) -> Any:
     return get_model(model, device)
 
 
-def slides_and_images(slides: list[Path], images: list[Path], predictor: Any) -> tuple[list[Path], list[Path]]:
-    """What runs as a slide and what as an image: only classifiers take images as such."""
-    if predictor.task != "classification":
+def slides_and_images(
+    slides: list[Path], images: list[Path], predictor: Any, options: RunOptions
+) -> tuple[list[Path], list[Path]]:
+    """What runs as a slide and what as an image: only classifiers take images as such.
+
+    Raises:
+        DataError: The model's task, or a setting, is not for what is asked.
+    """
+    if predictor.task not in TASKS:
+        raise DataError(
+            f"model {predictor.name}: its task is {predictor.task}; `pathzoo predict` runs {', '.join(TASKS)}"
+        )
+    if "score_threshold" in options.settings and predictor.task != "detection":
+        raise DataError(f"--score-threshold: model {predictor.name} does {predictor.task}; only objects have a score")
+    if predictor.task != "classification" or (options.reader == "image" and predictor.input.mpp is not None):
         return [*slides, *images], []
     if predictor.input.mpp is None:  # it takes images alone, and a TIFF may be one
         tiffs = [path for path in slides if path.suffix.lower() in (".tif", ".tiff")]
@@ -160,63 +185,25 @@ def slides_and_images(slides: list[Path], images: list[Path], predictor: Any) ->
     return slides, images
 
 
-def _refuse_clashes(slides: list[Path], images: list[Path], folder: Path, overwrite: bool) -> None:
+def check_output(slides: list[Path], folder: Path) -> None:
+    """Raises DataError where `folder` is no folder, SlideError where two slides would have one folder in it."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; name a folder to write to")
     names: dict[str, Path] = {}
     for path in slides:
         other = names.setdefault(slide_name(path), path)
         if other != path:
             raise SlideError(f"{path}: writes to the same folder as {other}; predict them into two outputs")
-    if images and not overwrite and (folder / "predictions.csv").exists():
-        raise DataError(f"{folder / 'predictions.csv'}: exists; choose another output, or --overwrite")
 
 
 def _names(paths: list[Path], folder: Path, anonymise: bool) -> dict[Path, str]:
     """How outputs call each input."""
     if not anonymise:
         return {path: slide_name(path) for path in paths}
-    table = folder.parent / f"{folder.name}.names.csv"
-    drawn = pseudonyms(table, [path.name for path in paths])
+    names: dict[str, Path] = {}
+    for path in paths:
+        other = names.setdefault(path.name, path)
+        if other != path:
+            raise DataError(f"{path}: would have the same pseudonym as {other}; predict them into two outputs")
+    drawn = pseudonyms(table_beside(folder), names)
     return {path: drawn[path.name] for path in paths}
-
-
-def _predict_images(
-    images: list[Path],
-    predictor: Any,
-    folder: Path,
-    resolutions: Resolutions,
-    batch_size: int,
-    many: bool,
-    result: PredictResult,
-    called: Mapping[Path, str] | None,
-) -> None:
-    started = time.perf_counter()
-    predictions = predict_images(
-        images,
-        predictor,
-        predictor.prepare,
-        batch_size=batch_size,
-        mpp=[resolutions.of(path) for path in images],
-        progress=counter("images", "images"),
-    )
-    if predictions.failed and not many:
-        raise DataError(predictions.failed[0][1])
-    for path, reason in predictions.failed:
-        tell(reason)
-        result.failed.append((path, reason))
-    if not predictions.paths:
-        return
-    failed = [{"image": path.name, "reason": reason} for path, reason in predictions.failed]
-    if called is not None:
-        failed = [{"image": called[path], "reason": "not usable"} for path, _ in predictions.failed]
-        predictions.paths = [Path(called[path]) for path in predictions.paths]
-    result.n_images = len(predictions.paths)
-    result.images_csv = folder / "predictions.csv"
-    write_image_predictions(result.images_csv, predictions)
-    record = {
-        "model": {"name": predictor.name, "version": predictor.version, "digest": predictor.digest},
-        "versions": package_versions(),
-        "images": result.n_images,
-        "failed": failed,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    write_json(folder / "predict_run.json", record)

@@ -13,15 +13,22 @@ from pathzoo.wsi.names import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 def sort_inputs(inputs: Sequence[str | os.PathLike]) -> tuple[list[Path], list[Path]]:
     """Slides and plain images, by their names; a folder stands for those directly in it, in alphabetical order.
 
+    A file that is given twice is taken once.
+
     Raises:
-        DataError: Something that is not there, or a folder without either.
+        DataError: Something that is not there, a folder without either, or a name that cannot be written as text.
     """
-    slides, images = [], []
+    slides: dict[Path, None] = {}
+    images: dict[Path, None] = {}
     for given in inputs:
         path = Path(given)
         if path.is_dir() and path.suffix.lower() not in SLIDE_SUFFIXES:
             known = SLIDE_SUFFIXES + IMAGE_SUFFIXES
-            found = sorted(f for f in path.iterdir() if f.suffix.lower() in known and f.name[0] != "." and f.is_file())
+            try:
+                listed = sorted(path.iterdir())
+            except OSError as error:
+                raise DataError(f"{path}: cannot be listed: {error.strerror or error}") from error
+            found = [f for f in listed if f.suffix.lower() in known and f.name[0] != "." and f.is_file()]
             if not found:
                 raise DataError(f"{path}: holds no slide ({' '.join(SLIDE_SUFFIXES)}) and no image; name a file")
         elif path.exists():
@@ -29,8 +36,19 @@ def sort_inputs(inputs: Sequence[str | os.PathLike]) -> tuple[list[Path], list[P
         else:
             raise DataError(f"{path}: no such file or folder")
         for file in found:
-            (images if file.suffix.lower() in IMAGE_SUFFIXES else slides).append(file)
-    return slides, images
+            if not _is_text(str(file)):
+                shown = str(file).encode(errors="backslashreplace").decode()
+                raise DataError(f"{shown}: its name is no UTF-8, which outputs are written in; rename it")
+            (images if file.suffix.lower() in IMAGE_SUFFIXES else slides)[file] = None
+    return list(slides), list(images)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Resolutions:
@@ -54,19 +72,25 @@ class Resolutions:
 def _read_mpp_csv(path: Path) -> dict[str, float]:
     if not path.is_file():
         raise DataError(f"--mpp-csv {path}: no such file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"slide", "mpp"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path}: needs the columns slide,mpp; found {','.join(reader.fieldnames or ())}")
-        table = {}
-        for row in reader:
-            try:
-                value = float(row["mpp"])
-            except (TypeError, ValueError):
-                value = 0.0
-            if not 0 < value < 1000:
-                raise DataError(f"{path}, line {reader.line_num}: mpp {row['mpp']!r} is no number above 0")
-            if row["slide"] in table:
-                raise DataError(f"{path}, line {reader.line_num}: {row['slide']!r} stands twice; keep one line")
-            table[row["slide"]] = value
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _table(path, csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: is no CSV in UTF-8 ({error}); save it as one") from error
+
+
+def _table(path: Path, reader: csv.DictReader) -> dict[str, float]:
+    if not {"slide", "mpp"} <= set(reader.fieldnames or ()):
+        raise DataError(f"{path}: needs the columns slide,mpp; found {','.join(reader.fieldnames or ())}")
+    table: dict[str, float] = {}
+    for row in reader:
+        try:
+            value = float(row["mpp"])
+        except (TypeError, ValueError):
+            value = 0.0
+        if not 0 < value < 1000:
+            raise DataError(f"{path}, line {reader.line_num}: mpp {row['mpp']!r} is no number above 0")
+        if row["slide"] in table:
+            raise DataError(f"{path}, line {reader.line_num}: {row['slide']!r} stands twice; keep one line")
+        table[row["slide"]] = value
     return table

@@ -28,6 +28,12 @@ class Line:
             self._width = 0 if last else len(text) - 1
         print(text, end="\n" if last or not self._terminal else "", file=sys.stderr, flush=True)
 
+    def leave(self) -> None:
+        """Lets what comes next begin on a line of its own."""
+        if self._width:
+            print(file=sys.stderr, flush=True)
+            self._width = 0
+
 
 def tell(reason: str) -> None:
     """One line on an input that fails while others go on."""
@@ -56,14 +62,15 @@ class BatchProgress:
         self._many = many
         self._sizes = {path: path.stat().st_size if path.is_file() else 1 for path in paths}
         self._todo = dict(self._sizes)
+        self._left = sum(self._sizes.values())
         self._done_bytes, self._busy_seconds = 0, 0.0
-        self._number, self._waiting = 0, False
+        self._waiting = False
 
     @contextmanager
     def slide(self, path: Path) -> Iterator[Callable[[int, int], None]]:
         """Gives the callback (tiles done, tiles in all) of one slide."""
         line, started = Line(), time.monotonic()
-        title = f"{self._next(path)} {path.name}"
+        title = f"{self._number()} {path.name}"
 
         def show(done: int, total: int) -> None:
             seconds = time.monotonic() - started
@@ -71,21 +78,29 @@ class BatchProgress:
             rest = f", slide ends in {_clock(seconds * (total - done) / done)}" if 0 < done < total else ""
             line.show(f"{title}: {done}/{total} tiles{speed}{rest}{self._rest()}", last=done >= total)
 
-        yield show
+        try:
+            yield show
+        finally:
+            line.leave()
         self._busy_seconds += time.monotonic() - started
         self._done_bytes += self._sizes[path]
-        self._todo.pop(path, None)
+        self.settled(path)
 
-    def reused(self, path: Path) -> None:
-        """An output that stood already."""
-        print(f"{self._next(path)} {path.name}: done before, left as it is", file=sys.stderr)
-        self._todo.pop(path, None)
+    def reused(self, path: Path, elsewhere: bool = False) -> None:
+        """An output that stood already, or that another process has made meanwhile."""
+        said = "done by another process" if elsewhere else "done before, left as it is"
+        print(f"{self._number()} {path.name}: {said}", file=sys.stderr)
+        self.settled(path)
 
     def failed(self, path: Path, reason: str) -> None:
         """One clear line on a slide that fails."""
-        self._todo.pop(path, None)
+        self.settled(path)
         if self._many:
             tell(reason)
+
+    def settled(self, path: Path) -> None:
+        """Nothing is left to do for a slide."""
+        self._left -= self._todo.pop(path, 0)
 
     def wait_for(self, n: int) -> None:
         """Says once that other processes still work on n slides."""
@@ -93,14 +108,13 @@ class BatchProgress:
             print(f"waiting for {n} slides that other processes work on", file=sys.stderr)
             self._waiting = True
 
-    def _next(self, path: Path) -> str:
-        self._number += 1
-        return f"[{self._number}/{len(self._sizes)}]"
+    def _number(self) -> str:
+        return f"[{len(self._sizes) - len(self._todo) + 1}/{len(self._sizes)}]"
 
     def _rest(self) -> str:
         if not self._done_bytes or len(self._todo) < 2:
             return ""
-        left = sum(self._todo.values()) * self._busy_seconds / self._done_bytes
+        left = self._left * self._busy_seconds / self._done_bytes
         return f"; all: {len(self._sizes) - len(self._todo)}/{len(self._sizes)} slides, {_clock(left)} to go"
 
 

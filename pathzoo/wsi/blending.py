@@ -1,7 +1,8 @@
 """Overlapping tiles of pixel-wise answers joined to one picture, with memory for the overlap only."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ class Canvas:
 
     The picture covers the grid's region at the tiles' resolution; its size is the region's to the nearest whole pixel
     (at least 1). A tile has its corner at the nearest pixel to `(corner - region corner) / downsample`: pixels of the
-    picture are off by at most half of one. Where tiles without overlap at a fractional downsample would leave a line of
-    one pixel open, the tile before it is moved up to it; that adds at most one level-0 pixel.
+    picture are off by at most half of one (or where `canvas` is told). Where tiles without overlap at a fractional
+    downsample would leave a line of one pixel open, the tile before it is moved up to it; that adds at most one level-0
+    pixel.
     """
 
     width: int
@@ -62,19 +64,31 @@ class Block:
     weights: Float32 | None
 
 
-def canvas(grid: TileGrid) -> Canvas:
-    """The picture that the tiles of `grid` make."""
+def canvas(grid: TileGrid, places: Callable[[TileGrid], npt.NDArray[Any]] | None = None) -> Canvas:
+    """The picture that the tiles of `grid` make.
+
+    Args:
+        grid: The tiles.
+        places: Gives the (n, 2) x and y of tiles' corners in pixels that tiles share, where these are not read at
+            `(corner - region corner) / downsample`: at the resolution of a level they are read from its whole pixels.
+    """
     rows, columns = grid.shape
-    (left, top, *lengths), down = grid.region, grid.downsample
-    across = replace(grid, cells=np.stack([np.zeros(columns, np.int64), np.arange(columns)], axis=1)).corners[:, 0]
-    below = replace(grid, cells=np.stack([np.arange(rows), np.zeros(rows, np.int64)], axis=1)).corners[:, 1]
-    width, height = (max(1, round(length / down)) for length in lengths)
+    down = grid.downsample
+    across = replace(grid, cells=np.stack([np.zeros(columns, np.int64), np.arange(columns)], axis=1))
+    below = replace(grid, cells=np.stack([np.arange(rows), np.zeros(rows, np.int64)], axis=1))
+    if places is None:
+        lefts, tops = (
+            (lattice.corners[:, axis] - grid.region[axis]) / down for axis, lattice in enumerate((across, below))
+        )
+    else:
+        lefts, tops = (at[:, axis] - float(at[0, axis]) for axis, at in enumerate(map(places, (across, below))))
+    width, height = (max(1, round(length / down)) for length in grid.region[2:])
     return Canvas(
         width,
         height,
         grid.tile_size,
-        _starts((across - left) / down, grid.tile_size[0], width),
-        _starts((below - top) / down, grid.tile_size[1], height),
+        _starts(lefts, grid.tile_size[0], width),
+        _starts(tops, grid.tile_size[1], height),
     )
 
 

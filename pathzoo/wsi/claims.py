@@ -12,16 +12,21 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from pathzoo.errors import SlideError
-from pathzoo.fileio import write_text
+from pathzoo.errors import OutputError, SlideError
+from pathzoo.fileio import sha256_bytes, write_text
 
 FOLDER = ".claims"
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+#: What a file system answers that knows no locks (Lustre without -o flock, some network file systems).
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+#: Temporary folders of `pathzoo.wsi.outputs.atomic_folder`.
+_LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
+_LONGEST_NAME = 200
 
 
 class Claims:
@@ -36,29 +41,43 @@ class Claims:
 
     def __init__(self, out: Path) -> None:
         self._out, self._folder = out, out / FOLDER
-        self._made: list[Path] = []
         self._presence: int | None = None
-        self._locks = True
+        self._leftovers: dict[str, list[Path]] = {}
+        #: Whether the file system knows locks; where it does not, every slide is anybody's.
+        self.locks = True
 
     def __enter__(self) -> "Claims":
-        self._made = [path for path in (self._out, *self._out.parents) if not path.exists()]
-        self._presence = self._open("present")
-        if self._try_lock(self._presence, fcntl.LOCK_EX):  # nobody else is here: what notes there are, are old
-            for note in (*self._folder.glob("*.failed"), *self._folder.glob("*.done")):
-                note.unlink()
-        self._try_lock(self._presence, fcntl.LOCK_SH)
+        out = self._out.absolute()
+        made = [path for path in (out, *out.parents) if not path.exists()]
+        while True:
+            handle = self._open("present")
+            if self._lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) and self._stands(handle):
+                # Nobody else is here: what notes there are, are old.
+                for note in (*self._folder.glob("*.failed"), *self._folder.glob("*.done")):
+                    note.unlink()
+            self._lock(handle, fcntl.LOCK_SH)  # waits for one who is just coming or going, a moment
+            if self._stands(handle):
+                break
+            os.close(handle)  # the last of the others removed it meanwhile
+        self._presence = handle
+        if made:
+            self._note(self._folder / "made", "\n".join(map(str, made)))
+        self._leftovers = self._find_leftovers()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._presence is not None
-        if self._try_lock(self._presence, fcntl.LOCK_EX):
+        if self._lock(self._presence, fcntl.LOCK_EX | fcntl.LOCK_NB) and self._stands(self._presence):
+            made = []
+            with suppress(OSError):
+                made = (self._folder / "made").read_text(encoding="utf-8").splitlines()
             shutil.rmtree(self._folder, ignore_errors=True)
+            for path in made:
+                with suppress(OSError):  # something was written there
+                    Path(path).rmdir()
         os.close(self._presence)
-        for path in self._made:
-            with suppress(OSError):  # something was written there
-                path.rmdir()
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
@@ -67,10 +86,10 @@ class Claims:
         Yields:
             True where it is ours, False where another process works on it.
         """
-        path = self._folder / f"{name}.lock"
+        path = self._file(name, "lock")
         while True:
             handle = self._open(path.name)
-            if not self._try_lock(handle, fcntl.LOCK_EX):
+            if not self._lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 os.close(handle)
                 yield False
                 return
@@ -78,29 +97,51 @@ class Claims:
                 break
             os.close(handle)  # it was done with and removed between opening and locking
         try:
-            self._remove_leftovers(name)
+            if self.locks:
+                self._remove_leftovers(name, killed=os.fstat(handle).st_size > 0)
+                os.ftruncate(handle, 1)  # who lets go of it removes it; one of this size was let go of by the kernel
             yield True
         finally:
             path.unlink(missing_ok=True)  # while it is locked, see above
             os.close(handle)
 
+    def wait_for_others(self, seconds: float) -> None:
+        """Waits until no other process is here, but no longer than that; nothing may be claimed afterwards."""
+        assert self._presence is not None
+        deadline = time.monotonic() + seconds
+        while not self._lock(self._presence, fcntl.LOCK_EX | fcntl.LOCK_NB) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
     def note_failure(self, name: str, reason: str) -> None:
-        """Tells the other processes why the slide failed."""
-        write_text(self._folder / f"{name}.failed", reason)
+        """Tells the other processes why the slide failed; raises OutputError where nothing can be written."""
+        self._note(self._file(name, "failed"), reason)
 
     def failure(self, name: str) -> str | None:
         """Why the slide failed in another process; None if it did not."""
         with suppress(OSError):
-            return (self._folder / f"{name}.failed").read_text(encoding="utf-8")
+            return self._file(name, "failed").read_text(encoding="utf-8")
         return None
 
     def note_done(self, name: str) -> None:
-        """Tells the other processes that the slide was done, now and not in an earlier call."""
-        write_text(self._folder / f"{name}.done", "")
+        """Tells the other processes that the slide was done, now and not in an earlier call; raises OutputError."""
+        self._note(self._file(name, "done"), "")
 
     def done(self, name: str) -> bool:
         """Whether a process that is, or was, here at the same time as this one did the slide."""
-        return (self._folder / f"{name}.done").exists()
+        return self._file(name, "done").exists()
+
+    def _file(self, name: str, kind: str) -> Path:
+        encoded = os.fsencode(name)
+        return self._folder / f"{sha256_bytes(encoded) if len(encoded) > _LONGEST_NAME else name}.{kind}"
+
+    def _note(self, path: Path, text: str) -> None:
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise OutputError(
+                f"{self._out}: cannot be written: {error.strerror or error}; what is done is kept. Make room, and "
+                "give the same command again"
+            ) from error
 
     def _open(self, name: str) -> int:
         try:
@@ -111,27 +152,44 @@ class Claims:
         except OSError as error:
             raise SlideError(f"{self._out}: cannot be written: {error.strerror or error}") from error
 
-    def _try_lock(self, handle: int, kind: int) -> bool:
-        if not self._locks:
+    def _lock(self, handle: int, kind: int) -> bool:
+        """Whether the lock is ours now; with LOCK_NB it is refused at once where another process has it."""
+        if not self.locks:
             return True
         try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind)
             return True
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise
-        print(f"pathzoo: {self._out}: knows no file locks; let one process alone write to it", file=sys.stderr)
-        self._locks = False
+            if error.errno not in WITHOUT_LOCKS:
+                raise SlideError(f"{self._out}: cannot be locked: {error.strerror or error}") from error
+        print(f"pathzoo: {self._out}: knows no file locks; start no second command on it", file=sys.stderr)
+        self.locks = False
         return True
 
-    def _remove_leftovers(self, name: str) -> None:
-        """Temporary folders of processes that were killed while they had this slide."""
-        pattern = re.compile(re.escape(f".{name}.") + r"(?:old\.)?[a-z0-9_]{8}")
-        for path in self._out.iterdir():
-            if pattern.fullmatch(path.name) and path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+    def _stands(self, handle: int) -> bool:
+        return _same_file(handle, self._folder / "present")
+
+    def _find_leftovers(self) -> dict[str, list[Path]]:
+        """By slide: temporary folders, also those that other processes are at work in."""
+        found: dict[str, list[Path]] = {}
+        for entry in os.scandir(self._out):
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match and entry.is_dir(follow_symlinks=False):
+                path, name = Path(entry.path), match[1]
+                if name.endswith(".old") and (path / name[:-4]).exists():  # what was to be replaced
+                    name = name[:-4]
+                found.setdefault(name, []).append(path)
+        return found
+
+    def _remove_leftovers(self, name: str, killed: bool) -> None:
+        """What processes that were killed left of a slide that is ours."""
+        left = self._leftovers.pop(name, [])
+        if killed:  # while we are here
+            left = self._find_leftovers().get(name, [])
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _same_file(handle: int, path: Path) -> bool:

@@ -9,7 +9,7 @@ from PIL import Image
 from pathzoo.errors import SlideError
 from pathzoo.wsi.colors import class_colors
 from pathzoo.wsi.geojson import Feature, detection, write_features
-from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch, wholly_damaged
+from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
 from pathzoo.wsi.merging import Float64, MergeRule, merge_boxes
 from pathzoo.wsi.outputs import write_csv
 from pathzoo.wsi.overlay import overlay_boxes
@@ -34,11 +34,11 @@ def detect(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
         SlideError: Not one tile can be read, the model answers with NaN, or a setting is out of range.
     """
     rule, least = merge_rule(job), _setting(job, "score_threshold", 0.0, 0.0)
-    grid, bounds = job.grid, job.slide.bounds
+    grid, bounds, corners = job.grid, job.slide.bounds, job.grid.corners
     found, tile, skipped, lost = [np.zeros((0, 6))], [np.zeros(0, np.int64)], list[SkippedTile](), 0
     for batch in job.tracked(batches):
         skipped += job.skipped(batch)
-        nothing = wholly_damaged(batch)
+        nothing = job.wholly_damaged(batch)
         lost += len(nothing)
         good = [i for i, number in enumerate(batch.numbers.tolist()) if number not in nothing]
         if not good:
@@ -49,7 +49,7 @@ def detect(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
             boxes = boxes[boxes[:, 4] >= least]
             if number in batch.damage:
                 boxes = _off_damage(boxes, batch.damage[number][0])
-            found.append(to_slide(boxes, grid.corners[number], grid.downsample, bounds))
+            found.append(to_slide(boxes, corners[number], grid.downsample, bounds))
             tile.append(np.full(len(found[-1]), number, np.int64))
     if lost and lost == len(grid):
         raise SlideError(f"{job.slide.path}: none of {lost} tiles can be decoded; the first: {skipped[0].reason}")

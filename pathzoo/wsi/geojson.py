@@ -5,6 +5,7 @@ a UUID, and counts pixels of level 0 from the corner of the slide's bounds (open
 """
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,8 +42,8 @@ def class_regions(
 ) -> list[Feature]:
     """Joins neighbouring cells of one predicted class to regions, each a QuPath annotation.
 
-    Cells that touch at a corner only stay apart. Each annotation carries its area, its number of cells and the mean
-    probability of every class over them.
+    Cells that touch at a corner only stay apart. Each annotation carries its area, the diameter of the circle of that
+    area, its number of cells and the mean probability of every class over them.
 
     Args:
         heat: Probabilities on cells, in level-0 pixels.
@@ -69,12 +70,17 @@ def class_regions(
             outline = _outline(member, heat.x_edges[x:] - origin[0], heat.y_edges[y:] - origin[1])
             means = heat.probs[part][member].mean(axis=0, dtype=np.float64)
             measurements = {
-                "Area µm^2": outline.area * mpp * mpp,
+                **area_measurements(outline.area * mpp * mpp),
                 "Tiles": int(member.sum()),
                 **{f"Mean probability {c}": float(p) for c, p in zip(classes, means, strict=True)},
             }
             features.append(annotation(outline, name, colors[name], measurements, f"{key}|{name}"))
     return features
+
+
+def area_measurements(square_microns: float) -> dict[str, float]:
+    """ "Area µm^2" of a region, and "Diameter µm": that of the circle of the same area."""
+    return {"Area µm^2": square_microns, "Diameter µm": 2 * math.sqrt(square_microns / math.pi)}
 
 
 def annotation(

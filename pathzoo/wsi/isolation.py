@@ -90,7 +90,8 @@ def call_isolated(name: object, timeout: float, function: Callable[..., _Result]
     except UnavailableError:
         pass
     except ReadStoppedError as stop:
-        raise SlideError(f"{name}: {stop.reason}; the file is damaged, or its disk does not answer") from None
+        remedy = "give the run more memory" if stop.killed else "the file is damaged, or its disk does not answer"
+        raise SlideError(f"{name}: {stop.reason}; {remedy}") from None
     finally:
         if process is not None:
             process.end()

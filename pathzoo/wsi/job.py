@@ -1,14 +1,14 @@
 """What a task (classification, segmentation, detection, ...) is given to run over one slide, and what it gives back."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from pathzoo.wsi.predictor import Prediction, Predictor
+from pathzoo.wsi.pseudonyms import without_names
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import TileGrid
 from pathzoo.wsi.types import RGB, Int64, Mask, RGBBatch
@@ -93,7 +93,28 @@ class SlideJob:
         if not batch.damage:
             return []
         corners = self.grid.corners
-        return [SkippedTile(int(corners[n, 0]), int(corners[n, 1]), why) for n, (_, why) in batch.damage.items()]
+        return [
+            SkippedTile(int(corners[n, 0]), int(corners[n, 1]), self._said(why)) for n, (_, why) in batch.damage.items()
+        ]
+
+    def wholly_damaged(self, batch: TileBatch) -> set[int]:
+        """Numbers of the tiles of which no pixel that the slide has could be decoded; padding does not count."""
+        if not batch.damage:
+            return set()
+        corners, found = self.grid.corners, set()
+        for number, (mask, _) in batch.damage.items():
+            columns, rows = (
+                math.floor((side - int(at)) / self.grid.downsample + 1e-9)
+                for side, at in zip(self.slide.dimensions, corners[number], strict=True)
+            )
+            if mask[: max(rows, 1), : max(columns, 1)].all():
+                found.add(number)
+        return found
+
+    def _said(self, reason: str) -> str:
+        """A reason as outputs may give it: a system's message can name the file, a pseudonym must not be undone."""
+        path = self.slide.path
+        return reason if self.title == path.name else without_names(reason, path, self.title)
 
     @property
     def key(self) -> str:
@@ -123,8 +144,3 @@ class Task(Protocol):
     def __call__(self, job: SlideJob, batches: Iterable[TileBatch], /) -> Outcome:
         """Raises SlideError where nothing useful can come out; the folder is thrown away then."""
         ...
-
-
-def wholly_damaged(batch: TileBatch) -> set[int]:
-    """Numbers of the tiles of which not one pixel could be decoded."""
-    return {number for number, (mask, _) in batch.damage.items() if bool(np.all(mask))}

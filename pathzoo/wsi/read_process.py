@@ -6,7 +6,6 @@ torch never is. See `pathzoo.wsi.read_worker` for the child's side.
 
 import contextlib
 import fcntl
-import json
 import os
 import pickle
 import signal
@@ -27,9 +26,10 @@ _START_LIMIT = 120.0
 _STEP = 0.25
 #: Memory that an idle process keeps, at most.
 _KEPT_BYTES = 512 << 20
+#: Nothing is imported before the paths are set: they begin with the working folder, and whatever lies there.
 _BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
-    "from pathzoo.wsi.read_worker import serve; serve(int(sys.argv[1]))"
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from pathzoo.wsi.read_worker import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
 )
 #: Children of this process that may still run.
 living: "set[ReadProcess]" = set()
@@ -65,21 +65,21 @@ class ReadProcess:
         self._owner = os.getpid()
         self._greeted = False
         self._memory: SharedMemory | None = None
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as kept:
             try:
-                ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
-                # A caller without stdin or stdout has sockets numbered like them, which the child would overwrite.
-                number = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
-                stack.callback(os.close, number)
+                ours, theirs = (passed.enter_context(end) for end in socket.socketpair())
+                read, write = os.pipe()
+                passed.callback(os.close, read)
+                passed.callback(os.close, write)
+                numbers = [_high(theirs.fileno(), passed), _high(read, passed)]
+                #: Of a pipe on which nothing is ever written: that it closes is what ends the child, see `serve`.
+                self._life = _high(write, kept)
                 self._channel = Channel(ours.dup())
-                stack.callback(self._channel.close)
-                self._child = _start(number)
+                kept.callback(self._channel.close)
+                self._child = _start(numbers)
             except (OSError, ValueError) as error:
                 raise UnavailableError(f"cannot start a process: {error}") from error
-            stack.pop_all()
-            for end in (ours, theirs):
-                end.close()
-            os.close(number)
+            kept.pop_all()
         living.add(self)
 
     @property
@@ -172,13 +172,19 @@ class ReadProcess:
         living.discard(self)
         if self._owner == os.getpid():
             self._kill()
-        self._channel.close()
+        self._let_go()
         self._memory = None
 
     def forget(self) -> None:
         """After a fork: lets go of what belongs to the parent."""
-        self._channel.close()
+        self._let_go()
         self._child.returncode = 0  # not ours to wait for
+
+    def _let_go(self) -> None:
+        self._channel.close()
+        if self._life >= 0:
+            os.close(self._life)
+        self._life = -1
 
     def _greet(self) -> None:
         """Waits until it has started: a large order to one that does not listen would never be sent."""
@@ -244,18 +250,25 @@ class _Watch:
             raise ReadStoppedError(f"decoder gave no answer within {self._timeout:g} s", hung, hung=True)
 
 
-def _start(descriptor: int) -> "subprocess.Popen[bytes]":
+def _high(descriptor: int, stack: contextlib.ExitStack) -> int:
+    """A copy not numbered like stdin, stdout or stderr: of a caller without them the child would overwrite it."""
+    number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    stack.callback(os.close, number)
+    return number
+
+
+def _start(descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
     if not sys.executable:
         raise ValueError("the path of Python is unknown")
-    paths = json.dumps([path or _folder() for path in sys.path])
+    paths = [path or _folder() for path in sys.path if isinstance(path, str)]  # others Python passes over, too
     try:
         os.fstat(2)
         errors = None
     except OSError:
         errors = subprocess.DEVNULL
     return subprocess.Popen(
-        [sys.executable, "-c", _BOOT, str(descriptor), paths],
-        pass_fds=(descriptor,),
+        [sys.executable, "-c", _BOOT, *map(str, descriptors), *paths],
+        pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

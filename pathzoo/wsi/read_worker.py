@@ -5,6 +5,8 @@ the parent (`SharedMemory`); what each thread has in hand stands on a `Board` in
 tell which tile to leave out. The parent's side is `pathzoo.wsi.read_process`.
 """
 
+import contextlib
+import fcntl
 import mmap
 import os
 import pickle
@@ -149,8 +151,18 @@ class Channel:
         self._connection.close()
 
 
-def serve(descriptor: int) -> None:
-    """The child's main loop: orders from the parent, until it goes."""
+def serve(descriptor: int, life: int) -> None:
+    """The child's main loop: orders from the parent, until it goes.
+
+    Args:
+        descriptor: Of the socket that orders come by.
+        life: Of a pipe whose other end the parent has. When that closes, the system ends this process (Linux): also
+            where a decoder hangs with Python's lock, so that the thread that listens to the socket cannot notice.
+    """
+    with contextlib.suppress(OSError):  # a system that has it for terminals only
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life, fcntl.F_SETFL, os.O_ASYNC)
     # Ctrl-C and a scheduler's signal reach the whole group: the parent decides, and the child goes when it does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,12 +1,18 @@
 """Area resampling of a rectangle whose edges may lie inside pixels."""
 
 import itertools
+import math
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pathzoo.wsi.types import RGB
+
+
+def nearest_pixel(place: float) -> int:
+    """The whole pixel nearest to a place, half a pixel always to the right: neighbouring tiles keep their distance."""
+    return math.floor(place + 0.5)
 
 
 def area_resample(image: RGB, box: tuple[float, float, float, float], width: int, height: int) -> RGB:

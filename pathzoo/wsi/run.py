@@ -113,6 +113,7 @@ def _predict(
         raise SlideError(
             f"model {predictor.name}: its task is {predictor.task}; over whole slides run {', '.join(TASKS)}"
         )
+    options.check_settings(predictor.task)
     started = time.perf_counter()
     if options.isolate:
         probe(path, options.mpp, options.reader, options.timeout)
@@ -185,6 +186,8 @@ def lay_grid(slide: Slide, predictor: Predictor, mpp: float, options: RunOptions
     if options.stride is not None and options.stride > min(size):
         raise SlideError(f"stride is {options.stride}; tiles of {size[0]} x {size[1]} px would leave gaps between them")
     stride = None if options.stride is None else (options.stride, options.stride)
+    if min(size) * (1 - overlap) < 1:
+        raise SlideError(f"overlap is {overlap}; tiles of {size[0]} x {size[1]} px would lie under one pixel apart")
     return tile_grid(slide.bounds, size, mpp / slide.mpp, overlap, mask, stride=stride)
 
 

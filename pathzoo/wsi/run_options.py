@@ -12,6 +12,15 @@ from pathzoo.wsi.predictor import Predictor
 #: task -> part of a tile that its neighbour covers too, where the user says nothing. Tiles are judged alone in
 #: classification; a segmenter's borders are blended; an object must lie whole in some tile (1/3: DESIGN, glomeruli).
 DEFAULT_OVERLAP = {"classification": 0.0, "segmentation": 0.25, "detection": 1 / 3}
+#: task -> what it takes beside the options; see `pathzoo.wsi.segmentation` and `pathzoo.wsi.detection`.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "classification": (),
+    "segmentation": ("outline_tolerance", "min_region_pixels"),
+    "detection": ("score_threshold", "merge_iou", "merge_ios"),
+}
+
+
+_PART = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,27 @@ class RunOptions:
         if not self.timeout > 0:
             raise SlideError(f"timeout is {self.timeout}; it must be above 0 seconds")
 
+    def check_settings(self, task: str) -> None:
+        """Raises SlideError where `settings` holds what `task` would not look at."""
+        known = SETTINGS.get(task, ())
+        if unknown := [name for name in self.settings if name not in known]:
+            raise SlideError(f"{unknown[0]} means nothing to {task}; it takes {', '.join(known) or 'no settings'}")
+
     def result_key(self, path: Path, predictor: Predictor) -> str:
-        """Digest of all that decides the result: same key, same output."""
+        """Digest of all that decides the result: same key, same output. Of the file: its size, and parts of it."""
         given = asdict(self)
         for name in ("batch_size", "num_workers", "isolate", "timeout"):
             del given[name]
         model = [predictor.name, predictor.version, predictor.digest]
-        return sha256_bytes(canonical_json({"options": given, "model": model, "bytes": path.stat().st_size}))
+        return sha256_bytes(canonical_json({"options": given, "model": model, "file": fingerprint(path)}))
+
+
+def fingerprint(path: Path) -> list[str | int]:
+    """Size of a file, and SHA-256 of its first, middle and last 64 KiB: slides of one scanner may be of one size."""
+    size = path.stat().st_size
+    parts = b""
+    with path.open("rb") as file:
+        for start in (0, max(0, size // 2 - _PART // 2), max(0, size - _PART)):
+            file.seek(start)
+            parts += file.read(_PART)
+    return [size, sha256_bytes(parts)]

@@ -10,13 +10,15 @@ from shapely.geometry import Polygon
 from pathzoo.errors import SlideError
 from pathzoo.wsi.blending import Blender, Block, Canvas, PlacedTile, canvas
 from pathzoo.wsi.colors import class_colors
-from pathzoo.wsi.geojson import Feature, annotation, write_features
-from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch, wholly_damaged
+from pathzoo.wsi.geojson import Feature, annotation, area_measurements, write_features
+from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
 from pathzoo.wsi.mask_tiff import NOT_PREDICTED, Labels, full_disk_told, write_mask
 from pathzoo.wsi.outlines import MIN_PIXELS, TOLERANCE, Outline, Outliner
 from pathzoo.wsi.overlay import overlay_mask
 from pathzoo.wsi.predictor import Prediction, Predictor, SegProbs
-from pathzoo.wsi.types import RGB, Float32, RGBBatch
+from pathzoo.wsi.tile_sources import tile_sources
+from pathzoo.wsi.tiling import TileGrid
+from pathzoo.wsi.types import RGB, Float32, Int64, RGBBatch
 
 #: Of the class that has neither regions nor a colour in the overlay, in mask.tif.
 _BACKGROUND_COLOR = (228, 228, 228)
@@ -42,7 +44,7 @@ def segment(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
         SlideError: Not one tile can be read, the model answers with NaN, or the disk is full.
         TypeError, ValueError: Another kind of answer or another shape: a defect of the predictor.
     """
-    place, classes = canvas(job.grid), job.predictor.classes
+    place, classes = canvas_of(job), job.predictor.classes
     tolerance = float(job.settings.get("outline_tolerance", TOLERANCE))
     min_pixels = int(job.settings.get("min_region_pixels", MIN_PIXELS))
     drawn = [index for index, name in enumerate(classes) if not _is_background(name)]
@@ -74,6 +76,16 @@ def segment(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     return outcome
 
 
+def canvas_of(job: SlideJob) -> Canvas:
+    """The picture that the job's tiles make, each laid where the slide is read for it."""
+
+    def level_pixels(grid: TileGrid) -> Int64:
+        sources = tile_sources(job.slide, grid, job.mpp)
+        return np.array([next(sources.windows(number)).source[:2] for number in range(len(grid))], np.int64)
+
+    return canvas(job.grid, level_pixels if tile_sources(job.slide, job.grid, job.mpp).exact else None)
+
+
 def placed_tiles(job: SlideJob, batches: Iterable[TileBatch], skipped: list[SkippedTile]) -> Iterator[PlacedTile]:
     """The answers for the tiles that can be read, at least in part, in order; adds the damaged ones to `skipped`.
 
@@ -83,7 +95,7 @@ def placed_tiles(job: SlideJob, batches: Iterable[TileBatch], skipped: list[Skip
     lost = 0
     for batch in job.tracked(batches):
         skipped += job.skipped(batch)
-        gone = wholly_damaged(batch)
+        gone = job.wholly_damaged(batch)
         good = [i for i, number in enumerate(batch.numbers.tolist()) if number not in gone]
         lost += len(gone)
         if not good:
@@ -134,11 +146,14 @@ def label_bands(blocks: Iterable[Block], place: Canvas) -> Iterator[Labels]:
 
 
 def features(job: SlideJob, outlines: Iterable[Outline]) -> Iterator[Feature]:
-    """Outlines as QuPath annotations, in level-0 pixels from the corner of the slide's bounds."""
+    """Outlines as QuPath annotations, in level-0 pixels from the corner of the slide's bounds.
+
+    Measurements (see `area_measurements`) are of what the class has in the mask, not of the simplified polygon.
+    """
     colors = class_colors(job.predictor.classes)
     for outline in outlines:
         name = job.predictor.classes[outline.label]
-        measurements = {"Area µm^2": outline.pixels * job.mpp**2}
+        measurements = area_measurements(outline.pixels * job.mpp**2)
         yield annotation(_on_slide(outline.polygon, job), name, colors[name], measurements, f"{job.key}|{name}")
 
 

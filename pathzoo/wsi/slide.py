@@ -11,7 +11,7 @@ import numpy as np
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi.readers import Level, Reader, TiledReader, open_reader
-from pathzoo.wsi.resample import area_resample
+from pathzoo.wsi.resample import area_resample, nearest_pixel
 from pathzoo.wsi.types import RGB, Mask, Region
 
 #: A resolution this near (relative) to one that the file holds is read from it as it is, without resampling.
@@ -207,7 +207,7 @@ class Slide:
         x0, y0, x1, y1 = box
         if abs(x1 - x0 - width) < 1e-3 and abs(y1 - y0 - height) < 1e-3:
             # The level's own pixels: its corner goes to the nearest one.
-            return self._open_reader().read_region(level, round(x0), round(y0), width, height)
+            return self._open_reader().read_region(level, nearest_pixel(x0), nearest_pixel(y0), width, height)
         column, row = math.floor(x0 + 1e-9), math.floor(y0 + 1e-9)
         columns, rows = math.ceil(x1 - 1e-9) - column, math.ceil(y1 - 1e-9) - row
         pixels = self._open_reader().read_region(level, column, row, columns, rows)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathzoo.wsi import slide as slides
+from pathzoo.wsi.resample import nearest_pixel
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import TileGrid
 from pathzoo.wsi.types import Int64
@@ -56,7 +57,8 @@ class TileSources:
         """(n, 4) x0, y0, x1, y1 of the pixels of the level that each tile needs, cut at the level's edges."""
         ends = self.corners + np.array(self.tile_size) * self.step
         if self.exact:
-            first, last = np.rint(self.corners), np.rint(self.corners) + np.array(self.tile_size)
+            first = np.floor(self.corners + 0.5)  # as `nearest_pixel`
+            last = first + np.array(self.tile_size)
         else:
             first, last = np.floor(self.corners + 1e-9), np.ceil(ends - 1e-9)
         size = np.array(self.level_size)
@@ -72,7 +74,7 @@ class TileSources:
             last = min(first + rows, height)
             x0, y0, x1, y1 = left, top + first * self.step, left + width * self.step, top + last * self.step
             if self.exact:
-                x, y = round(x0), round(y0)
+                x, y = nearest_pixel(x0), nearest_pixel(y0)
                 yield Window(first, last, (x, y, x + width, y + last - first), None)
             else:
                 x, y = math.floor(x0 + 1e-9), math.floor(y0 + 1e-9)
@@ -83,7 +85,7 @@ class TileSources:
         """The part of a tile that lies in the slide, in pixels of the tile, rounded outwards; the rest is padding."""
         left, top = self.corners[number].tolist()
         if self.exact:
-            left, top = round(left), round(top)
+            left, top = nearest_pixel(left), nearest_pixel(top)
         (width, height), (columns, rows) = self.tile_size, self.level_size
         x0, y0 = math.floor(-left / self.step + 1e-9), math.floor(-top / self.step + 1e-9)
         x1, y1 = math.ceil((columns - left) / self.step - 1e-9), math.ceil((rows - top) / self.step - 1e-9)

@@ -100,7 +100,10 @@ def _training(training: Training | None) -> str:
         ("initial weights", training.initial_weights.source if training.initial_weights else None),
         ("licence of the initial weights", training.initial_weights.licence if training.initial_weights else None),
     ]
-    text = _table(("what", "value"), [(name, str(value)) for name, value in facts if value is not None])
+    known = [(name, str(value)) for name, value in facts if value is not None]
+    if not known and not training.counts:
+        return "Not recorded."
+    text = _table(("what", "value"), known)
     rows = [
         (
             subset,

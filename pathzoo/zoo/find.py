@@ -40,7 +40,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     if (folder / MANIFEST_FILE).is_file():
         return folder
     text = os.fspath(model)
-    if folder.is_absolute() or len(folder.parts) != 1 or text in (".", ".."):
+    if os.sep in text or text in (".", "..", ""):
         versions = _versions(folder)
         if not versions:
             raise ZooError(f"{folder}: no {MANIFEST_FILE} in it, so it is no published model")
@@ -59,7 +59,9 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         raise ZooError(f"model {name!r} has no version {version!r}; there are {have}")
     names = {folder.parent.name for _, folder in _all_folders()}
     looked = ", ".join(f"{origin} ({'found' if root.is_dir() else 'no such folder'})" for origin, root in zoo_roots())
-    raise ZooError(f"no model {name!r}{did_you_mean(name, names)} Looked in {looked}; `pathzoo list` shows all")
+    hint = did_you_mean(name, sorted(names))
+    hint += "" if hint.endswith("?") else "."
+    raise ZooError(f"no model {name!r}{hint} Looked in {looked}; `pathzoo list` shows all")
 
 
 def list_models(

@@ -1,11 +1,13 @@
 """Many slides: bad ones are survived, what was killed goes on, and two processes share the work."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 import tifffile
 from batch_worker import Slow, tasks
 
-from pathzoo.apis.launch import place
-from pathzoo.apis.predict_batch import EXIT_PREEMPTED, run_batch
-from pathzoo.errors import ConfigError, SlideError
+from pathzoo.apis.launch import Place, place
+from pathzoo.apis.predict_batch import run_batch
+from pathzoo.apis.preemption import EXIT_PREEMPTED
+from pathzoo.errors import ConfigError, OutputError, SlideError
+from pathzoo.wsi.claims import Claims
 
 _WORKER = Path(__file__).with_name("batch_worker.py")
 
@@ -129,6 +133,75 @@ def test_two_processes_do_every_slide_once_and_a_bad_one_is_tried_once(slides, t
     assert sorted(path.name for path in out.iterdir()) == ["s0", "s1", "s3"]
 
 
+class _Defective(Slow):
+    """Fails by a defect on a slide of one colour."""
+
+    def __call__(self, tiles, /):
+        if (tiles == 7).all():
+            raise ZeroDivisionError("a defect")
+        return super().__call__(tiles)
+
+
+def test_a_defect_on_one_slide_does_not_end_the_others(slides, tmp_path, capsys):
+    resolution = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(slides / "s1.tif", np.full((64, 64, 3), 7, np.uint8), tile=(64, 64), **resolution)
+    batch = run_batch(tasks(slides, tissue=False), _Defective(), tmp_path / "out")
+    assert [path.name for path, _ in batch.failed] == ["s1.tif"] and len(batch.results) == 3
+    assert "ZeroDivisionError: a defect" in batch.failed[0][1]
+    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):  # alone it is shown as it is
+        run_batch(tasks(slides, tissue=False)[1:2], _Defective(), tmp_path / "alone")
+    assert not (tmp_path / "alone").exists()
+
+
+def test_a_full_disk_ends_the_run_with_4_where_something_was_done(slides, tmp_path, monkeypatch):
+    from pathzoo.apis import predict_batch
+
+    plain, done = predict_batch.predict_slide, []
+
+    def predict_slide(*arguments, **keywords):
+        if len(done) == 2:
+            raise OutputError("full")
+        done.append(1)
+        return plain(*arguments, **keywords)
+
+    monkeypatch.setattr(predict_batch, "predict_slide", predict_slide)
+    with pytest.raises(OutputError) as end:
+        run_batch(tasks(slides), Slow(), tmp_path / "out")
+    assert end.value.exit_code == 4
+    with pytest.raises(OutputError) as end:
+        run_batch(tasks(slides), Slow(), tmp_path / "other")
+    assert end.value.exit_code == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_notes_on_a_failure_hold_a_pseudonym_where_names_are_secret(slides, tmp_path, monkeypatch, capsys):
+    """A killed run leaves its notes in the output folder."""
+    (slides / "s1.tif").write_bytes(b"no slide")
+    noted = []
+    plain = Claims.note_failure
+    monkeypatch.setattr(Claims, "note_failure", lambda self, name, text: (noted.append(text), plain(self, name, text)))
+    secret = [replace(task, name=f"slide-{n}", title=f"slide-{n}") for n, task in enumerate(tasks(slides))]
+    with Claims(tmp_path / "out") as other:
+        batch = run_batch(secret, Slow(), tmp_path / "out")
+        assert len(noted) == 1 and "slide-1: " in noted[0] and "s1" not in noted[0] and str(slides) not in noted[0]
+        assert str(slides / "s1.tif") in batch.failed[0][1] and str(slides / "s1.tif") in capsys.readouterr().err
+        again = run_batch(secret, Slow(), tmp_path / "out")  # what the others know is told with the path again
+        assert again.failed == batch.failed
+        assert other.failure("slide-1") == noted[0]
+
+
+def test_without_locks_each_process_of_a_launcher_does_its_part(slides, tmp_path, monkeypatch, capsys):
+    def flock(handle, kind):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    done = [run_batch(tasks(slides), Slow(), tmp_path / "out", where=Place(rank, rank, 3)) for rank in range(3)]
+    assert [sorted(path.folder.name for path in part.results) for part in done] == [["s0", "s3"], ["s1"], ["s2"]]
+    assert not any(part.shared for part in done) and not any(part.reused for part in done)
+    assert "knows no file locks" in capsys.readouterr().err
+
+
 def test_the_record_holds_no_path(slides, tmp_path):
     run_batch(tasks(slides)[:1], Slow(), tmp_path / "out")
     text = (tmp_path / "out/s0/predict_run.json").read_text()
@@ -144,3 +217,13 @@ def test_places_under_a_launcher(monkeypatch):
         monkeypatch.setenv(name, value)
     where = place("slurm")
     assert (where.rank, where.local_rank, where.world_size) == (5, 1, 8)
+
+
+def test_another_slide_of_the_same_name_and_size_is_not_taken_for_the_one_that_was_done(slides, tmp_path):
+    out = tmp_path / "out"
+    run_batch(tasks(slides)[:1], Slow(), out)
+    data = bytearray((slides / "s0.tif").read_bytes())
+    data[len(data) // 2] ^= 1
+    (slides / "s0.tif").write_bytes(data)
+    with pytest.raises(SlideError, match="other options"):
+        run_batch(tasks(slides)[:1], Slow(), out)

@@ -17,6 +17,7 @@ from shapely.geometry import shape
 
 from pathzoo.apis.dry_run import dry_run
 from pathzoo.cli import main
+from pathzoo.errors import SlideError
 from pathzoo.wsi.slide import Slide
 
 _CHECK = Path(__file__).parents[3] / "shared/checks/qupath_geojson.py"
@@ -140,6 +141,19 @@ def test_a_dry_run_writes_nothing_and_counts_the_tiles_that_a_run_lays(tmp_path,
         capsys.readouterr()
 
 
+def test_a_dry_run_opens_slides_where_they_may_hang(tmp_path, monkeypatch, capsys):
+    def probe(path, mpp, reader, timeout):
+        raise SlideError(f"{path}: decoder gave no answer within {timeout:g} s")
+
+    draw(tmp_path / "a.tif")
+    monkeypatch.setattr("pathzoo.apis.dry_run.probe", probe)
+    words = ["predict", "-i", str(tmp_path / "a.tif"), "-m", "rule-segmenter", "-o", str(tmp_path / "out")]
+    assert main([*words, "--dry-run", "--timeout", "7"]) == 0
+    shown = capsys.readouterr()
+    assert "a.tif: decoder gave no answer within 7 s" in shown.out
+    assert "dry run: 1/1 slides" in shown.err
+
+
 def test_bad_numbers_are_one_line_and_2(tmp_path, capsys):
     draw(tmp_path / "a.tif")
     words = ["predict", "-i", str(tmp_path / "a.tif"), "-m", "rule-segmenter", "-o", str(tmp_path / "out")]
@@ -166,3 +180,21 @@ def test_real_slides_go_through_every_kind_of_model(real_data, tmp_path, kind, n
     words = ["predict", "-i", str(real_data / name), "-m", f"rule-{kind}", "-o", str(tmp_path / "out")]
     assert main([*words, *([] if mpp is None else ["--mpp", str(mpp)])]) == 0
     assert len(features(tmp_path / "out" / Path(name).stem)) > 3
+
+
+@pytest.mark.parametrize("kind", ["classifier", "segmenter", "detector"])
+@pytest.mark.parametrize("reader", ["tiled-tiff", "openslide"])
+def test_a_slide_of_which_nothing_can_be_decoded_is_no_result(tmp_path, capsys, kind, reader):
+    """Tiles at the edge stand out of the slide; their white padding is nothing that was decoded."""
+    draw(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        places = list(zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True))
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for offset, size in places:
+        data[offset : offset + size] = b"\xff" * size
+    (tmp_path / "a.tif").write_bytes(data)
+    words = ["predict", "-i", str(tmp_path / "a.tif"), "-m", f"rule-{kind}", "-o", str(tmp_path / "out")]
+    assert main([*words, "--reader", reader]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "a.tif: none of" in error and "can be decoded" in error
+    assert not (tmp_path / "out").exists()

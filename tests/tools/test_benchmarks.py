@@ -1,6 +1,7 @@
 """The benchmarks run and print whole tables; how fast anything is, no test says."""
 
 import importlib.util
+import json
 import math
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 _FOLDER = Path(__file__).parents[2] / "tools" / "benchmarks"
@@ -30,7 +32,7 @@ def load():
 
     yield by_name
     sys.path[:] = before
-    for name in ("measuring", "peer_pipeline", "channels_last", "startup", "train_throughput"):
+    for name in [path.stem for path in _FOLDER.glob("*.py")]:
         if name not in known:
             sys.modules.pop(name, None)
 
@@ -114,6 +116,55 @@ def test_a_command_that_fails_ends_the_benchmark(load):
         load("startup")._run(
             [sys.executable, "-c", "print('no such thing'); raise SystemExit(3)"], "done", dict(os.environ)
         )
+
+
+def test_merging(load, tmp_path):
+    words = ["--boxes", "300", "--rounds", "1", "--markdown", str(tmp_path / "t.md")]
+    assert load("merging").main(words) == 0
+    [(columns, [row])] = tables(tmp_path / "t.md").values()
+    of = dict(zip(columns, row, strict=True))
+    assert int(of["boxes"].replace(",", "")) >= 300
+    assert columns[3] == "found" and row[3] == of["objects"], "as many objects as were drawn"
+    for name in ("merge_boxes, s", "batched_nms, s", "definition, s", "def./ours"):
+        assert_sound(of[name])
+
+
+def write_slide(path):
+    """Two levels of tissue in glass, 1000 x 800 px of 0.5 microns."""
+    pixels = np.full((800, 1000, 3), 243, np.uint8)
+    pixels[200:700, 250:800] = (190, 100, 170)
+    pixels[200:700, 250:800] += np.random.default_rng(0).integers(0, 40, (500, 550, 3)).astype(np.uint8)
+    resolution = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="jpeg", **resolution)
+    return path
+
+
+def test_slide_reading(load, tmp_path, capsys):
+    words = ["--slide", str(write_slide(tmp_path / "s.tif")), "--rounds", "1", "--markdown", str(tmp_path / "t.md")]
+    assert load("slide_reading").main(words) == 0
+    found = tables(tmp_path / "t.md")
+    assert len(found) == 3, "three tasks"
+    for _, rows in found.values():
+        by_name = {row[0]: row for row in rows}
+        assert {"pathzoo", "pathzoo, own process", "openslide"} <= set(by_name)
+        for row in rows:
+            assert_sound(row[1])
+        assert float(by_name["openslide"][-1].split(",")[0]) < 0.1, "the same pixels"
+    assert load("slide_reading").main(["--slide", str(tmp_path / "none.tif")]) == 2
+    assert "none.tif: no such file" in capsys.readouterr().err
+
+
+def test_arms_of_slide_prediction_do_the_same_tiles(load, tmp_path, capsys):
+    slide, module = write_slide(tmp_path / "s.tif"), load("slide_prediction")
+    for factor in (1.0, 2.0):
+        wanted = module._lay(slide, factor, 112)
+        (tmp_path / "tiles.json").write_text(json.dumps(wanted))
+        words = ["--slide", str(slide), "--tiles", str(tmp_path / "tiles.json"), "--tile", "112", "--batch-size", "4"]
+        for arm in ("bare", "pathzoo", "loop"):  # an arm that does another number of tiles fails
+            assert module.main([*words, "--arm", arm, "--workers", "1"]) == 0
+            found = json.loads(capsys.readouterr().out.splitlines()[-1])
+            assert found["tiles"] == len(wanted["corners"]) > 5
+            assert found["seconds"] > 0 and found["peak_mib"] > 50
 
 
 def test_train_throughput(load, tmp_path, capsys):

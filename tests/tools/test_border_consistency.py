@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from analysis_tools import border_consistency as tool
 from PIL import Image
+from rule_models import publish_rule_model
 
 from pathzoo.wsi.predictor import InputSpec, SegProbs
+from pathzoo.wsi.slide import Slide
+from pathzoo.wsi.stain import StainFit
 from pathzoo.wsi.tiling import tile_grid
 
 TILE = 64
@@ -85,6 +88,40 @@ def test_distance_to_the_nearest_border():
 def test_picture_too_small(picture):
     with pytest.raises(ValueError, match="over twice"):
         tool.border_consistency(Blur(0), picture[: 2 * TILE], 0.0, [0.5])
+
+
+def test_the_part_has_the_stain_that_the_model_asks_for(tmp_path):
+    """As tiles of a slide would: the fit is the slide's, and glass stays as it is."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((600, 600, 3), 245, np.uint8)
+    pixels[100:500, 100:500] = (
+        np.array([170, 90, 150]) + rng.integers(-30, 31, (400, 400, 1)) + rng.integers(-9, 10, (400, 400, 3))
+    )
+    Image.fromarray(pixels).save(tmp_path / "slide.png")
+    stains = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]]
+    target = StainFit(
+        "macenko", {"stains": [list(np.array(s) / np.linalg.norm(s)) for s in stains], "maxima": [2.0, 1.0]}
+    )
+    plain, asking = Blur(0), Blur(0)
+    asking.input = InputSpec((TILE, TILE), 0.5, stain=target)
+    with Slide(tmp_path / "slide.png", mpp=0.5) as slide:
+        before, after = (tool.read_part(slide, model, None, 3072) for model in (plain, asking))
+    assert np.array_equal(before, pixels)
+    assert (after[:90] == 245).all() and np.abs(after.astype(int) - pixels).max() > 20
+
+
+def test_a_published_segmenter_goes_through(tmp_path, picture, monkeypatch):
+    """With nothing put in place of `get_model`."""
+    publish_rule_model("segmenter", tmp_path / "zoo", tile=64)
+    monkeypatch.setenv("PATHZOO_ZOO", str(tmp_path / "zoo"))
+    Image.fromarray(picture).save(tmp_path / "slide.png")
+    words = ["rule-segmenter", str(tmp_path / "slide.png"), "--mpp", "0.5", "--overlap", "0", "0.25"]
+    assert tool.main([*words, "--out", str(tmp_path / "out")]) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "border_consistency.csv").open()))
+    changed = [sum(int(row["changed"]) for row in rows if float(row["overlap"]) == overlap) for overlap in (0, 0.25)]
+    assert changed[0] > 10 * changed[1]  # its filter reaches 4 px
+    assert not any(int(row["changed"]) for row in rows if int(row["distance_from"]) >= 8)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"border_consistency.csv", "border_consistency.png"}
 
 
 def test_command_writes_table_csv_and_plot(tmp_path, picture, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Claims between real processes: nobody does a slide twice, and what a killed one had is taken up."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import textwrap
 
 import pytest
 
-from pathzoo.errors import SlideError
+from pathzoo.errors import OutputError, SlideError
 from pathzoo.wsi.claims import FOLDER, Claims
 
 _HOLD = """
@@ -56,7 +57,7 @@ def test_a_claim_is_refused_while_it_is_held_and_free_when_its_process_is_killed
             assert ours
             assert not (tmp_path / "out/.a.abcdefgh").exists(), "leftovers of the killed process"
     other.stdout.close()
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists(), "nothing came into it"
 
 
 def test_three_processes_do_everything_once(tmp_path):
@@ -97,3 +98,66 @@ def test_a_folder_that_nothing_came_into_goes_again_unless_the_user_made_it(tmp_
         with Claims(out) as claims, claims.claim("a") as ours:
             assert ours
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+def test_the_last_to_leave_removes_the_folder_that_another_made(tmp_path):
+    first, second = Claims(tmp_path / "new/deep"), Claims(tmp_path / "new/deep")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (tmp_path / "new/deep").exists()
+    second.__exit__(None, None, None)
+    assert not list(tmp_path.iterdir())
+
+
+_COME = """
+import fcntl, os, sys, time
+handle = os.open(sys.argv[1] + "/.claims/present", os.O_RDWR)
+fcntl.flock(handle, fcntl.LOCK_EX)
+print("here", flush=True)
+time.sleep(0.5)
+"""
+
+
+def test_who_comes_while_another_is_coming_is_present_all_the_same(tmp_path):
+    """Else the other would take the folder of claims away from under it."""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "present").touch()
+    other = _start(_COME, tmp_path)
+    assert other.stdout.readline() == "here\n"
+    with Claims(tmp_path) as claims:
+        other.wait()
+        other.stdout.close()
+        with Claims(tmp_path) as third:
+            third.note_failure("a", "truncated")
+        assert claims.failure("a") == "truncated", "the third was not alone, so it left the folder as it was"
+
+
+def test_the_folder_is_looked_through_once_however_many_slides_there_are(tmp_path, monkeypatch):
+    (tmp_path / ".a7.abcdefgh").mkdir()
+    (tmp_path / ".a7.old.abcdefgh").mkdir()  # of a slide called a7.old
+    (tmp_path / ".a8.old.abcdefgh" / "a8").mkdir(parents=True)
+    looked, plain = [], Claims._find_leftovers
+    monkeypatch.setattr(Claims, "_find_leftovers", lambda self: (looked.append(1), plain(self))[1])
+    with Claims(tmp_path) as claims:
+        for number in range(50):
+            with claims.claim(f"a{number}") as ours:
+                assert ours
+    assert len(looked) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".a7.old.abcdefgh"]
+
+
+def test_a_note_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    def write_text(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathzoo.wsi.claims.write_text", write_text)
+    with Claims(tmp_path) as claims, pytest.raises(OutputError, match="No space left on device; what is done is kept"):
+        claims.note_done("a")
+
+
+def test_a_name_may_be_as_long_as_a_file_systems(tmp_path):
+    with Claims(tmp_path) as claims, claims.claim("n" * 251) as ours:
+        assert ours
+        claims.note_failure("n" * 251, "why")
+        assert claims.failure("n" * 251) == "why"

@@ -1,7 +1,9 @@
 import csv
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -11,11 +13,13 @@ import tifffile
 from PIL import Image
 from shapely.geometry import shape
 
+from pathzoo import wsi
 from pathzoo.errors import SlideError
 from pathzoo.wsi.colors import class_colors
 from pathzoo.wsi.detection import check_boxes, detect, merge_rule, rounded, to_slide
 from pathzoo.wsi.job import SlideJob, TileBatch
 from pathzoo.wsi.predictor import Boxes, ClassProbs, InputSpec
+from pathzoo.wsi.run_options import SETTINGS
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import tile_grid
 
@@ -219,6 +223,13 @@ def test_a_box_that_stands_out_of_its_tile_is_clipped():
     [boxes] = check_boxes(Blobs(), answer([-3, 100, 40, 140, 0.5, 1], GOOD), 1)
     assert boxes.tolist() == [[0, 100, 40, 128, 0.5, 1], GOOD]
     assert check_boxes(Blobs(), Boxes([np.zeros((0, 6), np.float32)]), 1)[0].shape == (0, 6)
+
+
+def test_every_setting_that_a_task_reads_is_known():
+    for task, module in (("detection", "detection"), ("segmentation", "segmentation")):
+        source = (Path(wsi.__file__).parent / f"{module}.py").read_text()
+        read = re.findall(r'settings\.get\("(\w+)"|_setting\(job, "(\w+)"', source)
+        assert {a or b for a, b in read} == set(SETTINGS[task])
 
 
 def test_rounding_is_outwards_and_leaves_whole_numbers():

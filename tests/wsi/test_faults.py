@@ -1,5 +1,6 @@
 """What the stream of tiles makes of broken files and of decoders that hang or crash."""
 
+import json
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from wsi.faulty_slides import Darker, FaultySlide, SlowToOpen, TiledSlide
 from wsi.slide_files import write_slide
 
 from pathzoo.errors import SlideError
-from pathzoo.wsi import tile_stream
+from pathzoo.wsi import run, tile_stream
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tile_stream import read_tiles
 from pathzoo.wsi.tiling import tile_grid
@@ -144,6 +145,20 @@ def test_a_decoder_that_hangs_or_crashes_loses_its_tile_only(whole, tmp_path, fa
     tried = [line for line in record.read_text().splitlines() if line.endswith(" 0 2 1")]
     # Where other threads were busy too it is tried again, alone.
     assert len(tried) <= (1 if fault == "hang" else 2)
+
+
+def test_a_run_over_a_slide_whose_decoder_hangs_ends_with_all_other_tiles(whole, tmp_path, darkness, monkeypatch):
+    """End to end: the tiles that touch it are listed, the others predicted as ever."""
+    sound = run.predict_slide(whole, darkness(), tmp_path / "sound", tissue=False)
+    faults = {(0, 2, 1): "hang"}
+    monkeypatch.setattr(run, "Slide", lambda path, mpp, reader: TiledSlide(path, mpp, faults=faults))
+    result = run.predict_slide(whole, darkness(), tmp_path / "out", tissue=False, timeout=0.6)
+    assert [(tile.x, tile.y) for tile in result.skipped] == [(256, 128)]
+    record = json.loads((result.folder / "predict_run.json").read_text())
+    assert "decoder gave no answer within 0.6 s" in record["skipped_tiles"][0]["reason"]
+    rows, lost = ((folder / "tiles.csv").read_text().splitlines() for folder in (sound.folder, result.folder))
+    assert [row for row in rows if not row.startswith("256,128,")] == lost and len(lost) == len(rows) - 1
+    assert (result.folder / "overlay.png").is_file() and (result.folder / "prediction.geojson").is_file()
 
 
 def test_several_faults_of_different_kinds(whole):

@@ -59,6 +59,7 @@ def test_regions_holes_and_measurements(tmp_path):
     assert [len(r) for r in features[2]["geometry"]["coordinates"]] == [5, 5]  # no corners on straight edges
     measured = features[2]["properties"]["measurements"]
     assert measured["Area µm^2"] == pytest.approx(800 * 0.25) and measured["Tiles"] == 8
+    assert measured["Diameter µm"] == pytest.approx(2 * (200 / np.pi) ** 0.5)  # of a circle of 200 µm²
     assert measured["Mean probability malignant"] == pytest.approx(0.9)
     assert (
         tuple(features[2]["properties"]["classification"]["color"])

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from benchmarks.quadratic_merging import merge_quadratic
@@ -115,6 +116,58 @@ def test_an_edge_that_cuts_an_object_into_several_pieces_adds_none():
     assert two_tiles((0, *whole, 0.6, 0), *((1, *end, 0.9, 0) for end in ends)) == [[*whole, 0.6, 0]]
     # But where tile 1 has the whole too, what it found beside it is another object.
     assert len(two_tiles((0, *whole, 0.6, 0), (1, 65, 20, 90, 60, 0.6, 0), (1, 60, 20, 80, 30, 0.5, 0))) == 2
+
+
+def test_a_hull_does_not_take_what_stands_between_its_parts():
+    # An L of two parts, larger than the overlap; what lies in its corner is whole in a tile that sees nothing of it.
+    tiles = np.array([[x, y, x + 100, y + 100] for y in (0, 60) for x in (0, 60)], float)
+    boxes = np.array([[10, 5, 100, 30, 0.9, 0], [60, 5, 150, 100, 0.9, 0], [125, 60, 150, 150, 0.9, 0]])
+    boxes = np.vstack([boxes, [20, 70, 40, 90, 0.5, 0]])
+    tile, region = np.array([0, 1, 3, 2]), (0, 0, 160, 160)
+    merged, number = merge_boxes(boxes, tile, tiles, region)
+    assert merged.tolist() == [[10, 5, 150, 150, 0.9, 0], [20, 70, 40, 90, 0.5, 0]] and number.tolist() == [0, 0, 0, 1]
+    assert np.array_equal(merge_quadratic(boxes, tile, tiles, region, MergeRule())[0], merged)
+
+
+def test_tiles_that_touch_beyond_a_third_are_not_joined_over_it():
+    # Half overlap: the first and the last tile touch at 100; the one between them tells the two objects apart.
+    tiles = np.array([[x, 0, x + 100, 100] for x in (0, 50, 100)], float)
+    objects = np.array([[85, 20, 112, 50, 0.9, 0], [90, 22, 140, 58, 0.8, 0]], float)
+    found = [(0, 85, 20, 100, 50), (0, 90, 22, 100, 58), (1, *objects[0, :4]), (1, *objects[1, :4])]
+    found += [(2, 100, 22, 140, 58)]  # and nothing of the first, whose end is too thin for the detector
+    del found[1]
+    rows = np.array(found, float)
+    boxes = np.column_stack([rows[:, 1:], np.select([rows[:, 2] == 20], [0.9], 0.8), np.zeros(len(rows))])
+    merged, _ = merge_boxes(boxes, rows[:, 0].astype(int), tiles, (0, 0, 200, 100))
+    assert merged.tolist() == objects.tolist()
+
+
+@pytest.mark.parametrize("overlap", [0.25, 1 / 3, 0.5, 0.7])
+@pytest.mark.parametrize("seed", range(6))
+def test_of_shapes_of_every_kind_those_whole_in_a_tile_are_found_once(seed, overlap):
+    """Connected parts of a mask, found anew in each tile: bent, nested and touching boxes, some larger than tiles."""
+    rng = np.random.default_rng(seed)
+    field = cv2.GaussianBlur(rng.normal(size=(500, 600)), (0, 0), 6)
+    mask = (field > np.quantile(field, 0.6)).astype(np.uint8)
+    grid = tile_grid((0, 0, 600, 500), (128, 112), 1.0, overlap)
+    frames, boxes, tile, truth = frames_of(grid), [], [], components(mask)
+    for number, (x, y) in enumerate(grid.corners.tolist()):
+        found = np.add(components(np.ascontiguousarray(mask[y : y + 112, x : x + 128])), [x, y, x, y])
+        boxes.append(np.column_stack([found, np.full(len(found), 0.5), np.zeros(len(found))]))
+        tile.append(np.full(len(found), number))
+    merged, _ = merge_boxes(np.concatenate(boxes), np.concatenate(tile), frames, grid.region)
+    inside = (truth[:, None, :2] >= frames[:, :2]) & (truth[:, None, 2:] <= frames[:, 2:])
+    whole = inside.all(axis=2).any(axis=1)
+    assert 10 < whole.sum() < len(truth)
+    for box in truth[whole].tolist():
+        assert (merged[:, :4] == box).all(axis=1).sum() == 1
+    # Of the few others no more than some arms come out beside them.
+    assert len(merged) <= len(truth) + 2 * (~whole).sum()
+
+
+def components(mask):
+    x, y, width, height = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:, :4].T
+    return np.stack([x, y, x + width, y + height], axis=1)
 
 
 def test_a_whole_box_wins_over_a_surer_fragment_and_has_the_highest_score():

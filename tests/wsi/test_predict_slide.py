@@ -119,6 +119,10 @@ def test_refusals_name_the_reason_and_write_nothing(make_slide, darkness, tmp_pa
     for arguments in ({"overlap": 1.0}, {"batch_size": 0}, {"num_workers": 0}):
         with pytest.raises(SlideError, match="must be at least"):
             predict_slide(path, darkness(), out, **arguments)
+    with pytest.raises(SlideError, match=r"overlap is 0\.999; tiles of 128 x 128 px would lie under one pixel apart"):
+        predict_slide(path, darkness(), out, overlap=0.999)
+    with pytest.raises(SlideError, match="score_threshold means nothing to classification; it takes no settings"):
+        predict_slide(path, darkness(), out, settings={"score_threshold": 0.5})
     with pytest.raises(SlideError, match="no such file"):
         predict_slide(tmp_path / "none.svs", darkness(), out)
     assert not out.exists()

@@ -4,11 +4,12 @@ import csv
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pathzoo.errors import DataError
-from pathzoo.wsi.pseudonyms import pseudonyms
+from pathzoo.wsi.pseudonyms import pseudonyms, table_beside, without_names
 
 _DRAW = """
 import sys
@@ -44,3 +45,26 @@ def test_another_table_and_a_place_that_cannot_be_written_are_refused(tmp_path):
         pseudonyms(tmp_path / "t.csv", ["a"])
     with pytest.raises(DataError, match="cannot be written"):
         pseudonyms(tmp_path / "t.csv/out.names.csv", ["a"])
+    (tmp_path / "l.csv").write_bytes("slide,pseudonym\nM\u00fcller,a\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"l\.csv: is no CSV in UTF-8"):
+        pseudonyms(tmp_path / "l.csv", ["a"])
+
+
+def test_the_table_lies_beside_the_output_however_that_is_called(tmp_path, monkeypatch):
+    (tmp_path / "out/in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "out")
+    for name in (".", "../out", str(tmp_path / "out"), "in/.."):
+        assert table_beside(name) == tmp_path / "out.names.csv"
+    assert table_beside("in") == tmp_path / "out/in.names.csv"
+    with pytest.raises(DataError, match="nothing beside it"):
+        table_beside("/")
+
+
+def test_a_reason_can_be_told_without_the_slides_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("SMITH/JOHN_7.svs")
+    reason = f"SMITH/JOHN_7.svs: cannot open {tmp_path}/SMITH/JOHN_7.svs: john_7.SVS, JOHN_7 and JOHN_77 are damaged"
+    assert (
+        without_names(reason, path, "slide-1")
+        == "slide-1: cannot open slide-1: slide-1, slide-1 and JOHN_77 are damaged"
+    )

@@ -2,91 +2,25 @@
 
 import errno
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import shapely
 import tifffile
 from PIL import Image
+from wsi.segmenters import Bins, Mirror, draw, mask_of, read, run
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi import segmentation
 from pathzoo.wsi.blending import Blender, canvas
 from pathzoo.wsi.geojson import read_annotations
-from pathzoo.wsi.job import Outcome, SlideJob, TileBatch
+from pathzoo.wsi.job import SlideJob
 from pathzoo.wsi.mask_tiff import NOT_PREDICTED
 from pathzoo.wsi.outputs import atomic_folder
-from pathzoo.wsi.predictor import ClassProbs, InputSpec, SegProbs
+from pathzoo.wsi.predictor import ClassProbs, SegProbs
 from pathzoo.wsi.segmentation import check_maps, placed_tiles, segment
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import tile_grid
-
-
-class Bins:
-    """A segmenter by rule: the class of a pixel is the bin of its green value."""
-
-    name, version, digest, task = "bins", "1.0.0", "", "segmentation"
-
-    def __init__(self, classes: int = 3, tile=(48, 32), mpp: float = 0.5) -> None:
-        self.classes = ("Background", *(f"class {i}" for i in range(1, classes)))
-        self.input = InputSpec(tile, mpp)
-        self.calls: list[int] = []
-
-    def __call__(self, tiles: np.ndarray, /) -> SegProbs:
-        self.calls.append(len(tiles))
-        label = self.rule(tiles)
-        n = len(self.classes)
-        probs = np.where(label[:, None] == np.arange(n)[:, None, None], 0.6, 0.4 / (n - 1))
-        return SegProbs(probs.astype(np.float32))
-
-    def rule(self, image: np.ndarray) -> np.ndarray:
-        return image[..., 1].astype(int) * len(self.classes) // 256
-
-
-class Mirror(Bins):
-    """Returns its input."""
-
-    def __call__(self, tiles: np.ndarray, /) -> SegProbs:
-        return SegProbs(tiles.transpose(0, 3, 1, 2).astype(np.float32) / 255)
-
-
-def read(slide: Slide, grid, mpp: float, batch_size: int, damage=None) -> Iterator[TileBatch]:
-    """Tiles as a stream gives them; `damage` (number -> mask) is made white."""
-    corners, (width, height) = grid.corners.tolist(), grid.tile_size
-    for start in range(0, len(grid), batch_size):
-        numbers = np.arange(start, min(start + batch_size, len(grid)))
-        pixels = np.stack([slide.read(*corners[n], width, height, mpp) for n in numbers])
-        bad = {int(n): (damage[n], "corrupt JPEG tile") for n in numbers if damage and n in damage}
-        for n, (mask, _) in bad.items():
-            pixels[n - start][mask] = 255
-        yield TileBatch(numbers, pixels, bad)
-
-
-def run(
-    path: Path, folder: Path, predictor, overlap=0.0, batch_size=4, tissue=None, damage=None, bounds=None, **settings
-) -> Outcome:
-    folder.mkdir(exist_ok=True)
-    with Slide(path) as slide:
-        slide.bounds = bounds or slide.bounds
-        mpp = slide.resolve_mpp(predictor.input.mpp)
-        grid = tile_grid(slide.bounds, predictor.input.tile_size, mpp / slide.mpp, overlap, tissue)
-        job = SlideJob(
-            slide, grid, mpp, predictor, tissue, slide.thumbnail(1400, slide.bounds), folder, "slide", settings=settings
-        )
-        return segment(job, read(slide, grid, mpp, batch_size, damage))
-
-
-def mask_of(folder: Path) -> np.ndarray:
-    return tifffile.imread(folder / "mask.tif", key=0)
-
-
-def draw(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Soft blobs of every grey."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (max(2, height // 12), max(2, width // 12), 3)).astype(np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -127,6 +61,20 @@ def test_a_model_that_returns_its_input_gives_the_slide_back(tmp_path, make_slid
     for x, y in grid.corners:
         wanted[y : y + 32, x : x + 48] = True
     np.testing.assert_array_equal(seen, wanted)
+
+
+@pytest.mark.parametrize("bounds", [(0, 0, 340, 240), (3, 5, 331, 229), (2, 7, 200, 150)])
+@pytest.mark.parametrize("overlap", [0.0, 1 / 3, 0.6])
+def test_at_the_resolution_of_a_level_the_mask_is_the_rule_on_the_level(tmp_path, make_slide, overlap, bounds):
+    """Whatever corner the bounds have: tiles are read at the nearest whole pixel of the level, and laid there."""
+    image, predictor = draw(340, 240), Bins(5, (47, 33), mpp=1.0)
+    path = make_slide(image, levels=2)
+    with Slide(path) as slide:
+        assert slide.levels[1].downsample == 2
+    run(path, tmp_path / "out", predictor, overlap, bounds=bounds)
+    mask, (x, y) = mask_of(tmp_path / "out"), ((bounds[0] + 1) // 2, (bounds[1] + 1) // 2)
+    expected = predictor.rule(np.pad(image[::2, ::2], ((0, 9), (0, 9), (0, 0)), constant_values=255))
+    np.testing.assert_array_equal(mask, expected[y : y + mask.shape[0], x : x + mask.shape[1]])
 
 
 def test_batch_size_does_not_change_a_byte(tmp_path, make_slide):
@@ -232,7 +180,10 @@ def test_geojson_holds_the_regions_of_the_mask(tmp_path, make_slide):
     for feature, (figure, name) in zip(features, found, strict=True):
         properties = feature["properties"]
         assert properties["objectType"] == "annotation"
-        assert properties["measurements"]["Area µm^2"] == pytest.approx(figure.area * 0.25)
+        area = figure.area * 0.25
+        assert properties["measurements"] == pytest.approx(
+            {"Area µm^2": area, "Diameter µm": (area / np.pi) ** 0.5 * 2}
+        )
         assert figure.is_valid
         assert name == properties["classification"]["name"]
     assert len({feature["id"] for feature in features}) == len(features)

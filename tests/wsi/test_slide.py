@@ -11,6 +11,7 @@ from PIL import Image
 from pathzoo.errors import SlideError
 from pathzoo.wsi import readers
 from pathzoo.wsi.readers.base import Level, mpp_from_tiff
+from pathzoo.wsi.readers.openslide_reader import _bounds as bounds_of
 from pathzoo.wsi.readers.openslide_reader import over_white
 from pathzoo.wsi.resample import area_resample
 from pathzoo.wsi.slide import Slide
@@ -124,6 +125,13 @@ def test_tiff_tags_of_editors_are_no_resolution():
     assert mpp_from_tiff(1, 1, "none") is None
 
 
+def test_bounds_are_openslides_where_they_make_sense():
+    stated = {"openslide.bounds-x": "100", "openslide.bounds-y": "40", "openslide.bounds-width": "300"}
+    assert bounds_of(stated | {"openslide.bounds-height": "200"}, (600, 400)) == (100, 40, 300, 200)
+    for useless in ({}, {"openslide.bounds-height": "x"}, {"openslide.bounds-height": "0"}):
+        assert bounds_of(stated | useless, (600, 400)) == (0, 0, 600, 400)
+
+
 class FakeReader:
     """A reader with what a test sets; pixel (x, y) is (x % 251, y % 251, 0)."""
 
@@ -160,26 +168,6 @@ def test_rectangular_pixels_are_refused_until_mpp_is_given(tmp_path, monkeypatch
     assert Slide(path, reader="fake").mpp == pytest.approx(0.502)
 
 
-def test_plain_images_are_slides_of_one_level(tmp_path, tissue_image):
-    for name in ("a.png", "a.tiff", "a.bmp"):
-        Image.fromarray(tissue_image).save(tmp_path / name)
-        with Slide(tmp_path / name, mpp=0.5) as slide:
-            assert slide.reader_name == "image" and len(slide.levels) == 1
-            assert np.array_equal(slide.read(10, 20, 30, 40), tissue_image[20:60, 10:40])
-    Image.fromarray(tissue_image).save(tmp_path / "a.jpg", dpi=(72, 72))
-    assert Slide(tmp_path / "a.jpg").mpp is None
-    Image.fromarray(tissue_image).save(tmp_path / "b.tiff", dpi=(50800, 50800))
-    assert Slide(tmp_path / "b.tiff").mpp == pytest.approx(0.5)
-
-
-def test_transparent_pixels_of_images_are_white(tmp_path):
-    rgba = np.zeros((4, 4, 4), np.uint8)
-    rgba[:2] = (9, 8, 7, 255)
-    Image.fromarray(rgba).save(tmp_path / "a.png")
-    pixels = Slide(tmp_path / "a.png").read(0, 0, 4, 4)
-    assert pixels[0, 0].tolist() == [9, 8, 7] and pixels[3, 3].tolist() == [255, 255, 255]
-
-
 def test_unreadable_files_give_one_line_that_names_them(tmp_path, tissue_image):
     for name, content in [("junk.svs", b"junk" * 200), ("junk.png", b"junk" * 200), ("empty.png", b"")]:
         (tmp_path / name).write_bytes(content)
@@ -200,15 +188,22 @@ def test_unreadable_files_give_one_line_that_names_them(tmp_path, tissue_image):
 
 
 _IN_WORKERS = """
-import multiprocessing, sys
+import multiprocessing, os, sys
 import numpy as np
 from pathzoo.wsi.slide import Slide
+
+def inherited(place):
+    pixels = slide.read(*place, 64, 64)
+    assert slide._process == os.getpid() and slide._reader is not slide._inherited
+    return pixels
 
 if __name__ == "__main__":
     with Slide(sys.argv[1], mpp=0.25, reader=sys.argv[3]) as slide:
         expected = slide.read(300, 300, 64, 64)
         with multiprocessing.get_context(sys.argv[2]).Pool(2) as pool:
             results = pool.starmap(slide.read, [(300, 300, 64, 64)] * 4)
+            if sys.argv[2] == "fork":  # the arguments of a pool are pickled; this one is open as the fork left it
+                results += pool.map(inherited, [(300, 300)] * 4)
         assert all(np.array_equal(result, expected) for result in results)
         assert np.array_equal(slide.read(300, 300, 64, 64), expected)
 """
@@ -263,27 +258,3 @@ def test_real_broken_slide_gives_one_line(real_data):
     with pytest.raises(SlideError, match=r"broken\.svs") as caught:
         Slide(real_data / "slides" / "broken.svs")
     assert "\n" not in str(caught.value)
-
-
-def test_images_are_read_as_training_reads_them(tmp_path, tissue_image):
-    from pathzoo.datasets.transforms.loading import read_rgb
-    from pathzoo.wsi.readers.image_reader import read_image
-
-    picture = Image.fromarray(tissue_image[:90, :70])
-    alpha = picture.copy()
-    alpha.putalpha(picture.convert("L"))
-    turned = picture.getexif()
-    turned[274] = 6  # a quarter turn
-    picture.save(tmp_path / "a.jpg", quality=70, exif=turned)
-    for name, kind in [
-        ("b.png", picture),
-        ("c.png", alpha),
-        ("d.png", picture.convert("P")),
-        ("e.png", picture.convert("L")),
-    ]:
-        kind.save(tmp_path / name)
-    for path in sorted(tmp_path.iterdir()):
-        assert np.array_equal(read_image(path), read_rgb(path))
-    picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
-    with pytest.raises(SlideError, match="mode CMYK"):
-        read_image(tmp_path / "cmyk.jpg")

@@ -5,6 +5,7 @@ import sys
 
 import cv2
 import numpy as np
+import openslide
 import pytest
 import tifffile
 from wsi.slide_files import break_tile
@@ -85,6 +86,19 @@ def test_a_damaged_tile_is_an_error_and_the_next_read_works(damaged_slide, reade
             with pytest.raises(SlideError, match="cannot decode"):
                 slide.read(x + 10, y + 10, 50, 50)
             assert np.array_equal(slide.read(0, 0, 100, 100), good)
+
+
+def test_what_openslide_says_in_several_lines_becomes_one(damaged_slide, monkeypatch):
+    def fail(*arguments):
+        raise openslide.OpenSlideError("TIFFRGBAImageGet failed: Improper JPEG sampling factors 2,2\nApparently so.\n")
+
+    with Slide(damaged_slide[0], reader="openslide") as slide:
+        monkeypatch.setattr(openslide.OpenSlide, "read_region", fail)
+        with pytest.raises(
+            SlideError, match=r"damaged\.tif: cannot decode .* factors 2,2 Apparently so\.; copy"
+        ) as caught:
+            slide.read(0, 0, 9, 9)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("reader", ["tiled-tiff", "openslide"])

@@ -163,6 +163,10 @@ def test_memory_is_estimated_by_what_the_band_needs(tmp_path, make_slide):
     assert 10 <= _most_held(spans, last) <= high.cut.most_held + 8
     plain = Slide(make_slide(), reader="openslide")
     assert estimate_memory(plain, lay(plain, (128, 128), 0.5), 0.5, 4) > 12 * batch
+    Image.fromarray(np.zeros((800, 1000, 3), np.uint8)).save(tmp_path / "photo.png")
+    photo = Slide(tmp_path / "photo.png", mpp=0.5)
+    of_both = [estimate_memory(slide, lay(slide, (128, 128), 0.5), 0.5, 4) for slide in (photo, plain)]
+    assert of_both[0] - of_both[1] == 7 * 800 * 1000  # it is decoded as a whole
     assert estimate_memory(plain, replace(grid, cells=grid.cells[:0]), 0.5, 4) > 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wsi.faulty_slides import TiledSlide
+from wsi.faulty_slides import TiledSlide, misbehave
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi import isolation, read_process, read_worker
@@ -123,14 +123,20 @@ def test_it_imports_neither_torch_nor_the_callers_script(slide, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_none_is_left_behind_when_the_caller_is_interrupted(slide, tmp_path, number):
     body = """
+    import signal
     from wsi.faulty_slides import TiledSlide
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it otherwise
     slide = TiledSlide(path, faults={(0, 5, 5): "hang"})
     for batch in read_tiles(slide, grid_of(slide), slide.mpp, 4, timeout=60):
         print(*children(), flush=True)
     """
     # A group of its own, signalled as a whole, as a terminal does.
     child = subprocess.Popen(
-        script(tmp_path, body), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(), process_group=0
+        script(tmp_path, body),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
     )
     pids = [int(text) for text in child.stdout.readline().split()]
     assert pids
@@ -139,6 +145,39 @@ def test_none_is_left_behind_when_the_caller_is_interrupted(slide, tmp_path, num
     assert child.wait(10) != 0
     child.stdout.close()
     assert all(gone(pid) for pid in pids)
+
+
+def test_none_is_left_behind_where_it_hangs_with_pythons_lock(slide, tmp_path):
+    """No thread of it can notice that the caller is gone: the system ends it."""
+    body = """
+    from wsi.faulty_slides import misbehave
+    isolation.prepare()
+    print(*children(), flush=True)
+    isolation.call_isolated("test", 60, misbehave, "hang with Python's lock", None)
+    """
+    child = subprocess.Popen(script(tmp_path, body), stdout=subprocess.PIPE, env=environment())
+    (pid,) = (int(text) for text in child.stdout.readline().split())
+    time.sleep(1.5)  # it has started, and hangs
+    child.kill()
+    child.wait(10)
+    child.stdout.close()
+    assert gone(pid)
+
+
+def test_it_runs_nothing_that_lies_in_the_working_folder_and_takes_odd_search_paths(slide, tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in ("json", "socket", "signal", "numpy", "cv2"):
+        (folder / f"{name}.py").write_text("open('executed', 'w').close()")
+    body = """
+    sys.path.append(tmp := __import__("pathlib").Path(path).parent)  # Python passes over what is no text
+    os.chdir(tmp / "slides")
+    assert isolation.call_isolated("test", 20, os.getpid) in children()
+    print("fine")
+    """
+    done = subprocess.run(script(tmp_path, body), capture_output=True, text=True, env=environment())
+    assert done.stdout == "fine\n", done.stderr
+    assert not (folder / "executed").exists()
 
 
 def test_it_ends_with_its_parent_that_ends_as_usual_or_by_an_error(slide, tmp_path):
@@ -216,7 +255,24 @@ def test_errors_come_as_they_are(slide, tmp_path):
         isolation.call_isolated("slide", 0.3, time.sleep, 100)
     with pytest.raises(SlideError, match=r"slide: decoder crashed \(SIGABRT\)"):
         isolation.call_isolated("slide", 20, os.abort)
+    with pytest.raises(
+        SlideError, match=r"slide: .* \(SIGKILL\), perhaps for want of memory; give the run more memory"
+    ):
+        isolation.call_isolated("slide", 20, misbehave, "out of memory", None)
     assert total(slide) == total(slide, isolate=False)
+
+
+def test_no_descriptor_is_left_open(slide):
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    isolation.end_idle()
+    before = descriptors()
+    for _ in range(3):
+        next(read_tiles(slide, grid_of(slide), 0.5, 4))
+        assert total(slide)
+        isolation.end_idle()
+    assert descriptors() <= before
 
 
 def test_time_in_which_nobody_looked_is_no_hang(slide):

@@ -172,6 +172,34 @@ def test_tiles_with_data_after_the_picture_are_read_where_all_have_them(tmp_path
         assert np.array_equal(slide.read(0, 0, 300, 200), expected)
 
 
+def test_a_sound_tile_that_ends_grey_keeps_its_pixels(tmp_path):
+    """Its data look as if they ended early, so OpenSlide is asked; of a level of odd size it would answer blurred."""
+    image = texture(861, 601)
+    image[470:520, 470:520] = 128
+    for storage in ("jpeg-rgb-420", "jpeg-ycbcr-420", "jpeg-rgb"):
+        path = write_slide(tmp_path / "a.svs", image, storage, levels=2, aperio=True)
+        expected = by_openslide(path, 0, 0, 1, 431, 301)
+        assert (expected[248:256, 248:256] == 128).all()
+        with Slide(path) as slide:
+            assert np.array_equal(slide.native.decode_tile(1, 1, 1), expected[128:256, 128:256])
+    for index in range(12):  # of level 1
+        edit_tile(path, index, lambda data: data[:-2] + b"\x12\x34\x56" * 40 + data[-2:], directory=1)
+    with Slide(path) as slide:
+        assert np.array_equal(slide.native.decode_tile(1, 1, 1), expected[128:256, 128:256])
+
+
+@pytest.mark.parametrize("storage", ["jpeg-rgb", "lzw"])
+def test_levels_of_odd_size_show_what_the_file_holds(tmp_path, storage):
+    """OpenSlide interpolates there between pixels: its level-0 corners lie between those of the level."""
+    path = write_slide(tmp_path / "a.svs", texture(431, 301), storage, levels=2, aperio=True)
+    expected = tifffile.imread(path, key=1)
+    with Slide(path) as slide:
+        reader = slide._open_reader()
+        assert slide.levels[1].downsample != 2 and np.array_equal(reader.read_region(1, 0, 0, 216, 151), expected)
+        assert np.array_equal(reader.read_region(1, 101, 57, 90, 80), expected[57:137, 101:191])
+        assert np.array_equal(expected, by_openslide(path, 0, 0, 1, 216, 151))  # from the corner on, they agree
+
+
 def test_a_tile_is_decoded_once_however_many_threads_ask(tmp_path, monkeypatch):
     path, decoded, lock = write_slide(tmp_path / "a.tif", texture(512, 512), "jpeg-rgb"), [], threading.Lock()
     real = tiled_tiff.decode

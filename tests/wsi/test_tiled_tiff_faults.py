@@ -1,11 +1,15 @@
 """Damaged slides: one clear line, no wrong pixels, and whatever is sound stays readable."""
 
+import logging
 import os
 import resource
+import struct
+import threading
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from wsi.slide_files import (
     add_jpeg_bytes,
     break_jpeg_data,
@@ -27,6 +31,7 @@ from wsi.slide_files import (
 )
 
 from pathzoo.errors import SlideError
+from pathzoo.wsi.readers import tiff_layout
 from pathzoo.wsi.slide import Slide
 
 _TILE, _BAD = 128, 4  # of 3 x 3 tiles the middle one
@@ -98,8 +103,9 @@ def test_jpeg_data_after_the_picture_are_noticed(tmp_path, storage):
     check_one_bad_tile(add_jpeg_bytes(path, _BAD), sound, "its data go on after the picture")
 
 
-def test_flipped_bits_in_jpeg_data_are_noticed_more_often_than_not(tmp_path):
-    """One byte of the data turned over: nobody can notice all of them, but what shifts the picture is noticed."""
+def test_flipped_bits_in_jpeg_data_are_noticed_at_times_and_shift_the_picture_seldom_unnoticed(tmp_path):
+    """One byte of the data turned over: a quarter of them at least are noticed, and of those that shift the picture
+    most."""
     path = write_slide(tmp_path / "slide.tif", texture(), "jpeg-rgb", tile=128)
     with Slide(path) as slide:
         sound = slide.native.decode_tile(0, 1, 1)
@@ -185,6 +191,22 @@ def test_a_lost_level(tmp_path):
         Slide(path)
 
 
+def test_what_is_said_of_one_file_is_not_taken_for_another(tmp_path):
+    """tifffile tells of a lost directory by its log, which all threads share."""
+    sound = write_slide(tmp_path / "sound.tif", texture(), "deflate")
+
+    def read_and_complain() -> None:
+        logging.getLogger("tifffile").error("of another file")
+
+    with tiff_layout._complaints() as found:
+        thread = threading.Thread(target=read_and_complain)
+        thread.start()
+        thread.join()
+        assert tiff_layout.read_layout(sound).notes == () and found == []
+        logging.getLogger("tifffile").error("of this one")
+        assert found == ["of this one"]
+
+
 def test_a_level_whose_tiles_are_cut_off(tmp_path):
     """The others stay, with their resolution; the loss is told."""
     path = write_slide(tmp_path / "slide.svs", texture(), "jpeg-rgb", levels=2, aperio=True, mpp=0.25)
@@ -212,6 +234,20 @@ def test_a_size_that_the_file_has_no_tiles_for_is_refused_at_open(tmp_path, dire
     with pytest.raises(SlideError, match=expected):
         Slide(path, reader=reader)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+@pytest.mark.parametrize("tag", [324, 325])
+@pytest.mark.parametrize("count", [3, 260])
+def test_lists_of_places_and_lengths_that_do_not_match(tmp_path, tag, count):
+    path = write_slide(tmp_path / "slide.svs", texture(), "jpeg-rgb", aperio=True)
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages[0].tags[tag].offset + 4
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("<I", count))
+    with pytest.raises(SlideError, match=r"slide\.svs: ") as caught:
+        Slide(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_tiles_larger_than_memory_are_refused_at_open(tmp_path):

@@ -35,6 +35,12 @@ def test_synthetic_training_is_said_first(zoo):
     assert "Trained on synthetic images" in render_card(manifest.model_copy(update={"training": training}))
 
 
+def test_a_training_of_which_nothing_is_known_is_said_to_be_so(zoo):
+    manifest = read_manifest(zoo / "tiny" / "1.0.0")
+    training = type(manifest.training)(synthetic=False)
+    assert "trained on\n\nNot recorded.\n" in render_card(manifest.model_copy(update={"training": training}))
+
+
 def test_texts_cannot_break_the_table_or_bring_html(zoo):
     manifest = read_manifest(zoo / "tiny" / "1.0.0")
     source = manifest.attributions[0].model_copy(update={"title": "a | b\nc <script>"})

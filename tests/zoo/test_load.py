@@ -57,6 +57,10 @@ def test_unknown_names(zoo, no_zoo, tmp_path, reseal):
         get_model(tmp_path / "nowhere")
     with pytest.raises(ZooError, match="no published model"):
         get_model("no/such/folder")
+    with pytest.raises(ZooError, match=r"here: no model\.json in it"):
+        get_model("./here")
+    with pytest.raises(ZooError, match=r"there are breakhis_small.*\. Looked in"):
+        get_model("zzzzzzzzzzz")
 
 
 def test_a_folder_of_the_working_directory_does_not_hide_a_name(zoo, no_zoo, tmp_path, monkeypatch, reseal):

@@ -23,6 +23,8 @@ from pathzoo.wsi.blending import Blender, PlacedTile, canvas
 from pathzoo.wsi.predictor import Predictor
 from pathzoo.wsi.segmentation import check_maps, label_bands
 from pathzoo.wsi.slide import Slide
+from pathzoo.wsi.slide_stain import fit_slide
+from pathzoo.wsi.stain import StainTransform
 from pathzoo.wsi.tiling import TileGrid, tile_grid
 
 #: Distances to the nearest border of a tile, in pixels: classes from one value to the next.
@@ -120,7 +122,10 @@ def _answers(predictor: Predictor, image: np.ndarray, grid: TileGrid, batch_size
 
 
 def read_part(slide: Slide, predictor: Predictor, region: Sequence[int] | None, size: int) -> np.ndarray:
-    """The part that is predicted, at the model's resolution: `region` or the middle, at most `size` pixels a side."""
+    """The part that is predicted: `region` or the middle, at most `size` pixels a side.
+
+    It is read at the model's resolution and, where the model asks for that, brought to its stain as a slide would be.
+    """
     if predictor.input.mpp is None:
         raise PathzooError(f"model {predictor.name} states no resolution (mpp: null): it takes images, not slides")
     mpp = slide.resolve_mpp(predictor.input.mpp, predictor.input.mpp_tolerance)
@@ -129,7 +134,13 @@ def read_part(slide: Slide, predictor: Predictor, region: Sequence[int] | None, 
     x, y, width, height = region or slide.bounds
     columns, rows = (max(1, min(size, int(side / down))) for side in (width, height))
     x, y = x + round((width - columns * down) / 2), y + round((height - rows * down) / 2)
-    return slide.read(x, y, columns, rows, mpp)
+    image = slide.read(x, y, columns, rows, mpp)
+    if (target := predictor.input.stain) is None:
+        return image
+    stain = StainTransform(fit_slide(slide, None, target.method, mpp=mpp), target)
+    if stain.reason:
+        print(f"the stain was left as it is: {stain.reason}", file=sys.stderr)
+    return stain.apply(image)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{wrong[0]} is out of range: overlaps are in 0 <= overlap < 1, shifts in 0 < shift < 1")
     from pathzoo.zoo.load import get_model
 
+    arguments.out.mkdir(parents=True, exist_ok=True)  # before the work: it may not be writable
     try:
         model = get_model(arguments.model, arguments.device)
         if model.task != "segmentation":
@@ -165,7 +177,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(rows))
-    arguments.out.mkdir(parents=True, exist_ok=True)
     write_rows(arguments.out / "border_consistency.csv", rows)
     draw(rows, f"{model.name} {model.version}").savefig(arguments.out / "border_consistency.png", dpi=150)
     return 0
@@ -176,9 +187,9 @@ def table(rows: Sequence[Consistency]) -> str:
     heads = [_range(i) for i in range(len(EDGES))]
     lines = ["overlap   tiles     all  " + " ".join(f"{head:>8}" for head in heads) + "  px to the nearest border"]
     for row in rows:
-        shares = [f"{100 * c / n:8.3f}" if n else " " * 7 + "-" for c, n in zip(row.changed, row.pixels, strict=True)]
+        shares = [f"{100 * c / n:8.4f}" if n else " " * 7 + "-" for c, n in zip(row.changed, row.pixels, strict=True)]
         lines.append(
-            f"{row.overlap:7.3f} {1 / (1 - row.overlap) ** 2:6.2f}x {100 * row.share:7.3f}% " + " ".join(shares)
+            f"{row.overlap:7.3f} {1 / (1 - row.overlap) ** 2:6.2f}x {100 * row.share:7.4f}% " + " ".join(shares)
         )
     return "\n".join(lines)
 
@@ -200,15 +211,20 @@ def draw(rows: Sequence[Consistency], title: str):
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
+    furthest = max(i for row in rows for i, n in enumerate(row.pixels) if n)
     for row in rows:
         points = [(i, 100 * c / n) for i, (n, c) in enumerate(zip(row.pixels, row.changed, strict=True)) if n]
-        axes.plot(*zip(*points, strict=True), marker="o", label=f"{row.overlap:g}: {row.share:.2%} in all")
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"{row.overlap:g}: {_percent(row.share)} in all")
     axes.set(xlabel="pixels to the nearest border of a tile", ylabel="pixels whose class changes (%)", title=title)
-    axes.set_xticks(range(len(EDGES)), [_range(i) for i in range(len(EDGES))], fontsize=8)
+    axes.set_xticks(range(furthest + 1), [_range(i) for i in range(furthest + 1)], fontsize=8)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(title="overlap")
     return figure
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if not 0 < share < 1e-4 else "under 0.01%"
 
 
 def _range(i: int) -> str:

@@ -23,7 +23,7 @@ def merge_quadratic(
     units.sort(key=lambda u: (u["rank"], -u["area"] if u["rank"] == 2 else 0, -u["score"], u["box"], u["class"]))
     units = _take(units, lambda a, b: _common(a, b) / (a["area"] + b["area"] - _common(a, b)), rule.iou, scores=True)
     units.sort(key=lambda u: -u["area"])  # stable
-    units = _take(units, lambda a, b: _common(a, b) / b["area"], rule.ios, scores=False)
+    units = _take(units, _inside, rule.ios, scores=False)
     units.sort(key=lambda u: (-u["score"], u["box"], u["class"]))
     number = np.full(len(found), -1)
     for n, one in enumerate(units):
@@ -43,6 +43,7 @@ def _cut(box: tuple, frame: tuple, region: tuple, edge: float) -> list[bool]:
 
 def _parts(found: list, where: list, frames: list, cut: list, rule: MergeRule) -> list[list[int]]:
     pairs = []
+    following = [[_following(t, frames, axis) for t in range(len(frames))] for axis in (0, 1)]
     for i, a in enumerate(found):
         if not any(cut[i]):
             continue
@@ -50,7 +51,7 @@ def _parts(found: list, where: list, frames: list, cut: list, rule: MergeRule) -
             if a[5] != b[5] or where[i] == where[j]:
                 continue
             for axis in (0, 1):
-                if cut[i][axis + 2] and cut[j][axis]:
+                if cut[i][axis + 2] and cut[j][axis] and where[j] == following[axis][where[i]]:
                     agreed = _agreement(a, b, frames[where[i]], frames[where[j]], axis, rule)
                     if agreed is not None:
                         pairs.append((-agreed, i, j))
@@ -63,12 +64,21 @@ def _parts(found: list, where: list, frames: list, cut: list, rule: MergeRule) -
     return [sorted(members) for k, members in enumerate(group) if k == min(members)]
 
 
+def _following(t: int, frames: list, axis: int) -> int | None:
+    """The next tile along an axis with the same edges across it."""
+    across = [1 - axis, 3 - axis]
+    later = [
+        (frame[axis], k)
+        for k, frame in enumerate(frames)
+        if frame[axis] > frames[t][axis] and all(frame[side] == frames[t][side] for side in across)
+    ]
+    return min(later)[1] if later else None
+
+
 def _agreement(a: tuple, b: tuple, in_a: tuple, in_b: tuple, axis: int, rule: MergeRule) -> float | None:
     """Of `a` and, beyond a seam across `axis`, `b`; None where they are no parts of one object."""
     low, high = 1 - axis, 3 - axis
-    if in_a[low] != in_b[low] or in_a[high] != in_b[high]:
-        return None
-    if not in_a[axis] < in_b[axis] <= in_a[axis + 2] + rule.edge:
+    if in_b[axis] > in_a[axis + 2] + rule.edge:
         return None
     if a[axis] > in_b[axis] + rule.edge or b[axis + 2] < in_a[axis + 2] - rule.edge:
         return None
@@ -87,6 +97,7 @@ def _unit(group: list[int], found: list, where: list, cut: list, edge: float) ->
         "score": max(found[i][4] for i in group),
         "class": found[group[0]][5],
         "members": list(group),
+        "parts": [{"box": found[i][:4]} for i in group],
         "tiles": {where[i] for i in group},
         "whole in": {where[i] for i in group if closed and len(group) == 1},
         "area": (box[2] - box[0]) * (box[3] - box[1]),
@@ -103,7 +114,8 @@ def _take(
         measured = [(measure(first, other), n) for n, other in enumerate(left) if other["class"] == first["class"]]
         taken = set()
         for value, n in sorted(measured, key=lambda entry: (-entry[0], entry[1])):
-            bars = first["whole in" if not scores and left[n]["rank"] == 2 and first["rank"] < 2 else "tiles"]
+            cut_up = left[n]["rank"] == 2 and (first["rank"] < 2 or len(first["parts"]) > 1)
+            bars = first["whole in" if not scores and cut_up else "tiles"]
             if value >= least and not bars & left[n]["tiles"]:
                 taken.add(n)
                 first["whole in"] |= left[n]["whole in"]
@@ -114,6 +126,12 @@ def _take(
         objects.append(first)
         left = [other for n, other in enumerate(left) if n not in taken]
     return objects
+
+
+def _inside(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """Part of `b` that lies in `a`: a fragment in the whole box, what is none in one of its parts."""
+    within = [a] if b["rank"] == 2 else a["parts"]
+    return max(_common(one, b) for one in within) / b["area"]
 
 
 def _common(one: dict[str, Any], other: dict[str, Any]) -> float:

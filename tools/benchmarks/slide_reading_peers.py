@@ -8,6 +8,7 @@ reads the boxes at level 0 in their order as (height, width, 3) uint8, and answe
 handle is opened anew each time, and caches start empty.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -156,7 +157,9 @@ def _version(name: str) -> str:
 
 def main() -> int:
     """Serves until its input ends."""
-    name = sys.argv[1]
+    parser = argparse.ArgumentParser(description="Reads boxes for slide_reading.py: JSON in by the line, JSON out.")
+    parser.add_argument("peer", choices=list(PEERS))
+    name = parser.parse_args().peer
     # A library that prints must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

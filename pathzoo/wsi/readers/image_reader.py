@@ -33,6 +33,8 @@ class ImageReader:
         self.path = path
         self._lock = threading.Lock()
         self._pixels: RGB | None = None
+        #: Why it cannot be decoded: said again at once, where a survey asks for a thousand parts of it.
+        self._damage = ""
         with _opened(path) as image:
             width, height = image.size
             self.properties: Mapping[str, str] = {"format": str(image.format), "mode": image.mode}
@@ -43,8 +45,14 @@ class ImageReader:
     def read_region(self, level: int, x: int, y: int, width: int, height: int) -> RGB:
         """Pixels of the image, (height, width, 3), white outside of it; see `Reader.read_region`."""
         with self._lock:
+            if self._damage:
+                raise SlideError(self._damage)
             if self._pixels is None:
-                self._pixels = read_image(self.path)
+                try:
+                    self._pixels = read_image(self.path)
+                except SlideError as error:
+                    self._damage = str(error)
+                    raise
             pixels = self._pixels
         out = np.full((height, width, 3), 255, np.uint8)
         rows, columns = pixels.shape[:2]
@@ -86,24 +94,29 @@ def _is_image(path: Path) -> bool:
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return False
     try:
-        with Image.open(path):
+        with _by_pillow(path):
             return True
     except Image.DecompressionBombError:
         return True  # an image indeed: opening it says why it is refused
-    except (OSError, SyntaxError):
+    except Exception:  # OSError, SyntaxError, ValueError, ...: each plug-in of Pillow has its own
         return False
+
+
+def _by_pillow(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of damaged tags
+        return Image.open(path)
 
 
 def _opened(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
+        return _by_pillow(path)
     except FileNotFoundError:
         raise SlideError(f"{path}: no such file") from None
     except Image.DecompressionBombError as error:
         raise SlideError(f"{path}: too large for a plain image; convert it to a tiled pyramidal TIFF") from error
-    except (OSError, SyntaxError) as error:
+    except Exception as error:
         reason = "empty file" if path.is_file() and not path.stat().st_size else "damaged, or not an image"
         raise SlideError(f"{path}: {reason}") from error
 
@@ -113,5 +126,8 @@ def _mpp(image: Image.Image) -> tuple[float, float] | None:
     tags: Any = getattr(image, "tag_v2", {})
     if _TIFF_X_RESOLUTION not in tags or _TIFF_Y_RESOLUTION not in tags:
         return None
-    unit = _TIFF_UNITS.get(tags.get(_TIFF_UNIT, 2), "")
-    return mpp_from_tiff(float(tags[_TIFF_X_RESOLUTION]), float(tags[_TIFF_Y_RESOLUTION]), unit)
+    try:
+        unit = _TIFF_UNITS.get(tags.get(_TIFF_UNIT, 2), "")
+        return mpp_from_tiff(float(tags[_TIFF_X_RESOLUTION]), float(tags[_TIFF_Y_RESOLUTION]), unit)
+    except (TypeError, ValueError):  # damaged: text, or several values
+        return None

@@ -40,7 +40,16 @@ class DamagedTileError(ValueError):
 
 
 class DataEndEarlyError(DamagedTileError):
-    """Data may end before the picture does: certain enough to ask another decoder."""
+    """Data may end before the picture does: certain enough to ask another decoder.
+
+    Args:
+        reason: What is wrong.
+        pixels: What they hold if they are sound after all, or None.
+    """
+
+    def __init__(self, reason: str, pixels: RGB | None = None) -> None:
+        super().__init__(reason)
+        self.pixels = pixels
 
 
 class DataLeftOverError(DamagedTileError):
@@ -111,7 +120,7 @@ def decode_jpeg(data: bytearray, tables: bytes | None, color: str, width: int, h
         if strict and not early and _ZEROES in data and _is_overfull(data, tables, header):
             raise DataLeftOverError("its data go on after the picture")
     if early:
-        raise DataEndEarlyError("its data end before the picture does")
+        raise DataEndEarlyError("its data end before the picture does", out)
     return out
 
 

@@ -65,7 +65,7 @@ class OpenSlideReader:
         except openslide.OpenSlideError as error:
             raise SlideError(
                 f"{self.path}: cannot decode {width} x {height} px of level {level} at x {corner[0]}, y {corner[1]}: "
-                f"{error}"
+                f"{_one_line(error)}; copy the slide again"
             ) from error
         finally:
             own.close()
@@ -82,7 +82,7 @@ class OpenSlideReader:
         try:
             return openslide.OpenSlide(self.path)
         except (openslide.OpenSlideError, OSError) as error:
-            reason = "; ".join([*self.notes, f"OpenSlide cannot open it: {error}"])
+            reason = "; ".join([*self.notes, f"OpenSlide cannot open it: {_one_line(error)}"])
             raise SlideError(f"{self.path}: {reason}; copy it again") from error
 
     def _replace(self, dead: openslide.OpenSlide) -> None:
@@ -101,6 +101,11 @@ def over_white(rgba: RGB) -> RGB:
         a = alpha[clear][:, None].astype(np.uint16)
         rgb[clear] = ((rgb[clear] * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
     return rgb
+
+
+def _one_line(error: Exception) -> str:
+    """What it says; libtiff's messages come in several lines."""
+    return " ".join(str(error).split())
 
 
 def _number(properties: Mapping[str, str], key: str) -> float | None:
@@ -131,4 +136,4 @@ def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> Region:
         x, y, width, height = (int(properties[key]) for key in keys)
     except (KeyError, ValueError):
         return (0, 0, *size)
-    return x, y, width, height
+    return (x, y, width, height) if width > 0 and height > 0 else (0, 0, *size)

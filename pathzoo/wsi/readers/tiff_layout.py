@@ -1,6 +1,7 @@
 """Where a tiled TIFF keeps its tiles: every directory read once, checked against the file, nothing decoded."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,8 +136,8 @@ def _page(path: Path, size: int, number: int, page: Any) -> TiledPage | None:
         width=width,
         height=height,
         grid=NativeGrid(tile_width, tile_height, columns, rows),
-        offsets=_int64(page.dataoffsets),
-        counts=_int64(page.databytecounts),
+        offsets=_int64(page.dataoffsets[: columns * rows * planes]),  # a damaged file may list more of one of them
+        counts=_int64(page.databytecounts[: columns * rows * planes]),
         codec=_CODECS.get(int(page.compression), ""),
         color="ycbcr" if int(page.compression) == _APERIO_YCBCR else _PHOTOMETRICS.get(int(page.photometric), ""),
         differences=int(page.predictor) == 2,
@@ -180,10 +181,13 @@ def _unsupported(page: Any, tile_pixels: int) -> str | None:
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """What tifffile would log of damaged directories meanwhile, gathered instead of printed."""
+    """What tifffile would log of damaged directories meanwhile, gathered instead of printed; of this thread alone."""
     found: list[str] = []
+    mine = threading.get_ident()
 
     def keep(record: logging.LogRecord) -> bool:
+        if record.thread != mine:  # about another file
+            return True
         if record.levelno >= logging.ERROR:
             found.append(record.getMessage())
         return False

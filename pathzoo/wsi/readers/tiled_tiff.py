@@ -41,7 +41,8 @@ class TiledTiffReader:
 
     Pixels equal OpenSlide's: exactly for JPEG (RGB and grey; also YCbCr with or without subsampling, where the
     libjpeg-turbo of imagecodecs and that of OpenSlide agree, as those of the tests do), lossless compressions and JPEG
-    2000 of RGB; within 1 grey level for JPEG 2000 of YCbCr, which is converted in another way.
+    2000 of RGB; within 1 grey level for JPEG 2000 of YCbCr, which is converted in another way. (In a level whose
+    downsample is no whole number OpenSlide itself interpolates between its pixels, unless read from its corner.)
 
     JPEG whose data do not fill its picture is an error: see `jpeg_tile` for what is noticed. Two things are taken more
     strictly than OpenSlide does. A tile of no length is an error, where OpenSlide leaves it transparent or fills
@@ -154,16 +155,17 @@ class TiledTiffReader:
         if (level, index) in self._unsure:
             raise DamagedTileError("it was made from a tile of no length")
         try:
-            return decode(page, self._bytes(page, index), strict=not self._leaves_data.get(level, False))
-        except DataLeftOverError:
-            if not self._leaves(level):
-                raise
-            return decode(page, self._bytes(page, index), strict=False)
+            try:
+                return decode(page, self._bytes(page, index), strict=not self._leaves_data.get(level, False))
+            except DataLeftOverError:
+                if not self._leaves(level):
+                    raise
+                return decode(page, self._bytes(page, index), strict=False)
         except DataEndEarlyError as error:
             if page.color == "grey":  # OpenSlide's way to those (libtiff) passes over what is missing
                 raise
             try:
-                return self._by_reference(level, column, row)
+                return self._by_reference(level, column, row, error.pixels)
             except SlideError:
                 raise error from None
 
@@ -183,15 +185,23 @@ class TiledTiffReader:
             raise DamagedTileError(f"only {len(data)} of its {count} bytes can be read")
         return bytearray(data)
 
-    def _by_reference(self, level: int, column: int, row: int) -> RGB:
-        """The tile by OpenSlide, whose libjpeg stops at the first warning."""
+    def _by_reference(self, level: int, column: int, row: int, pixels: RGB | None) -> RGB:
+        """The tile if OpenSlide decodes it, whose libjpeg stops at the first warning: as it is here, or else as there.
+
+        OpenSlide is asked for one pixel in its middle: it decodes the whole tile for that, and none beside it. (Of a
+        level of odd size it would give interpolated pixels, with some of the neighbours'.)
+        """
         with self._lock:
             if self._reference is None:
                 self._reference = OpenSlideReader(self.path)
             reference = self._reference
-        grid = self._pages[level].grid
+        page, grid = self._pages[level], self._pages[level].grid
         x, y = column * grid.tile_width, row * grid.tile_height
-        return reference.read_region(level, x, y, grid.tile_width, grid.tile_height)
+        if pixels is None:
+            return reference.read_region(level, x, y, grid.tile_width, grid.tile_height)
+        middle = (min(grid.tile_width, page.width - x) // 2, min(grid.tile_height, page.height - y) // 2)
+        reference.read_region(level, x + middle[0], y + middle[1], 1, 1)
+        return pixels
 
     def _leaves(self, level: int) -> bool:
         """Whether most tiles of a level, of some asked, have data after the picture: then it is the writer's habit."""
