@@ -3,8 +3,9 @@
     python tools/benchmarks/slide_prediction.py [--slide PATH] [--markdown FILE]
 
 The network (timm's, random weights) takes tiles of `--tile` px over the tissue. Two cases: at the slide's own
-resolution, where the network bounds the run on a CPU, and at `--coarse` times that on a slide of one level, where
-reading does. In each, in turns and every arm in a process of its own:
+resolution, where the network bounds the run on a CPU unless it is as light as `--network test_resnet`, and at
+`--coarse` times that on a slide of one level, where reading bounds it. In each, in turns and every arm in a process of
+its own:
 
 - bare: the network alone on tiles in memory, the ceiling;
 - pathzoo: `predict_slide` with all it does (tissue, reading, network, CSV, GeoJSON, overlay);
@@ -42,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         slide = arguments.slide or _draw(Path(folder) / "slide.tif", arguments.side)
-        tables = [
-            _case("at the slide's own resolution", slide, 1.0, arguments, Path(folder)),
-            _case(f"at {arguments.coarse:g} times its pixel size", slide, arguments.coarse, arguments, Path(folder)),
-        ]
+        tables = []
+        if arguments.case in ("own", "both"):
+            tables.append(_case("at the slide's own resolution", slide, 1.0, arguments, Path(folder)))
+        if arguments.case in ("coarse", "both"):
+            title = f"at {arguments.coarse:g} times its pixel size"
+            tables.append(_case(title, slide, arguments.coarse, arguments, Path(folder)))
     note = (
         f"{arguments.network}, tiles of {arguments.tile} px, batches of {arguments.batch_size}, {arguments.workers} "
         f"workers; medians (range) of {arguments.rounds} rounds in turns. {machine()}."
@@ -214,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", default="resnet10t")
     parser.add_argument("--tile", type=int, default=224)
     parser.add_argument("--coarse", type=float, default=4.0)
+    parser.add_argument("--case", choices=["own", "coarse", "both"], default="both")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
