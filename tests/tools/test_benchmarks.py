@@ -164,7 +164,7 @@ def test_arms_of_slide_prediction_do_the_same_tiles(load, tmp_path, capsys):
             assert module.main([*words, "--arm", arm, "--workers", "1"]) == 0
             found = json.loads(capsys.readouterr().out.splitlines()[-1])
             assert found["tiles"] == len(wanted["corners"]) > 5
-            assert found["seconds"] > 0 and found["peak_mib"] > 50
+            assert found["seconds"] >= found["alone"] > 0 and found["peak_mib"] > 50
 
 
 def test_train_throughput(load, tmp_path, capsys):
