@@ -27,10 +27,13 @@ from pathzoo.wsi.tile_stream import estimate_memory, read_tiles
 from pathzoo.wsi.tiling import TileGrid
 
 _MIB = 1 << 20
-#: A row of tiles.csv (four numbers and one per class), what a mask's pixel takes after Deflate, a picture (measured).
-_ROW_BYTES, _PROB_BYTES, _MASK_BYTES_PER_PIXEL, _PICTURE_BYTES = 24, 9, 0.04, 3 * _MIB
-#: An object in detections.csv and prediction.geojson; how many there are is not known before.
-_OBJECT_BYTES, _OBJECTS_PER_TILE = 700, 5
+#: A row of tiles.csv (four numbers and one per class) and overlay.png (1.3 to 2.3 MB on two real slides, rounded up).
+_ROW_BYTES, _PROB_BYTES, _PICTURE_BYTES = 24, 9, 3 * _MIB
+#: mask.tif and its outlines per pixel of the mask, by a segmenter of single nuclei on two real slides (0.05 and 0.4 to
+#: 0.8); larger regions take far less (0.02 and 0.05 on the slide of benchmarks/segmentation_memory.py).
+_MASK_BYTES_PER_PIXEL, _OUTLINE_BYTES_PER_PIXEL = 0.05, 0.8
+#: An object in detections.csv and prediction.geojson (480 measured); how many there are is not known before: a guess.
+_OBJECT_BYTES, _OBJECTS_PER_TILE = 500, 5
 #: Batches that are timed.
 _TIMED = 3
 
@@ -79,11 +82,11 @@ def dry_run(
         mpp: As for `predict`.
         mpp_csv: As for `predict`.
         device: As for `predict`.
-        options: Fields of `pathzoo.wsi.run.RunOptions`.
+        options: Fields of `pathzoo.wsi.run_options.RunOptions`.
 
     Returns:
-        Counts of tiles are exact; memory is an upper bound on the tiles in flight and the stitching beside the model
-        itself; disk and time are estimates. Slides that would fail are told with the reason.
+        Counts of tiles are exact; memory (of the tiles in flight and the stitching, beside the model itself), disk and
+        time are estimates. Slides that would fail are told with the reason.
 
     Raises:
         PathzooError: As `predict` before it opens a slide.
@@ -129,7 +132,7 @@ def format_plan(plan: Plan) -> str:
         lines.append(f"{total:75} {tiles:9,} {_size(memory):>9} {_size(disk):>9} {_time(seconds):>9}")
     if plan.n_images:
         lines.append(f"{plan.n_images} images")
-    lines.append("Memory is beside the model's own; disk and time are estimates. Nothing was written.")
+    lines.append("Memory (beside the model's own), disk and time are estimates. Nothing was written.")
     return "\n".join(lines)
 
 
@@ -174,7 +177,7 @@ def _stitching(grid: TileGrid, predictor: Predictor) -> int:
 def _disk(grid: TileGrid, predictor: Predictor) -> int:
     if predictor.task == "segmentation":
         pixels = grid.region[2] * grid.region[3] / grid.downsample**2
-        return int(pixels * _MASK_BYTES_PER_PIXEL * 4 / 3) + _PICTURE_BYTES
+        return int(pixels * (_MASK_BYTES_PER_PIXEL + _OUTLINE_BYTES_PER_PIXEL)) + _PICTURE_BYTES
     if predictor.task == "detection":
         return len(grid) * _OBJECTS_PER_TILE * _OBJECT_BYTES + _PICTURE_BYTES
     return len(grid) * (_ROW_BYTES + _PROB_BYTES * len(predictor.classes)) + _PICTURE_BYTES

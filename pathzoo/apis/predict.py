@@ -169,14 +169,14 @@ def slides_and_images(
     """What runs as a slide and what as an image: only classifiers take images as such.
 
     Raises:
-        DataError: The model's task, or a setting, is not for what is asked.
+        DataError: The model's task does not run over slides.
+        SlideError: A setting means nothing to it.
     """
     if predictor.task not in TASKS:
         raise DataError(
             f"model {predictor.name}: its task is {predictor.task}; `pathzoo predict` runs {', '.join(TASKS)}"
         )
-    if "score_threshold" in options.settings and predictor.task != "detection":
-        raise DataError(f"--score-threshold: model {predictor.name} does {predictor.task}; only objects have a score")
+    options.check_settings(predictor.task)
     if predictor.task != "classification" or (options.reader == "image" and predictor.input.mpp is not None):
         return [*slides, *images], []
     if predictor.input.mpp is None:  # it takes images alone, and a TIFF may be one

@@ -83,9 +83,7 @@ def _write(job: SlideJob, probs: Float32, outcome: Outcome) -> None:
         heat,
         classes,
         slide.mpp,
-        tissue=job.tissue,
-        title=job.title,
-        subtitle=f"{job.predictor.name} {job.predictor.version}",
+        **job.page,
         notes=notes,
     )
     Image.fromarray(picture).save(job.folder / "overlay.png")

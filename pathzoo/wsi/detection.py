@@ -229,9 +229,7 @@ def _write(job: SlideJob, objects: Float64, outcome: Outcome) -> None:
         objects,
         classes,
         slide.mpp,
-        tissue=job.tissue,
-        title=job.title,
-        subtitle=f"{job.predictor.name} {job.predictor.version}",
+        **job.page,
         notes=notes,
     )
     Image.fromarray(picture).save(job.folder / "overlay.png")

@@ -117,6 +117,12 @@ class SlideJob:
         return reason if self.title == path.name else without_names(reason, path, self.title)
 
     @property
+    def page(self) -> dict[str, Any]:
+        """What every overlay of this job shows beside its picture."""
+        subtitle = f"{self.predictor.name} {self.predictor.version}"
+        return {"tissue": self.tissue, "title": self.title, "subtitle": subtitle}
+
+    @property
     def key(self) -> str:
         """What tells this slide and model from others, for the ids of objects."""
         model = self.predictor

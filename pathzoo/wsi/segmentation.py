@@ -188,9 +188,7 @@ def _overlay(job: SlideJob, coarse: Labels, outcome: Outcome) -> RGB:
         coarse.astype(np.int64),
         classes,
         slide.mpp,
-        tissue=job.tissue,
-        title=job.title,
-        subtitle=f"{job.predictor.name} {job.predictor.version}",
+        **job.page,
         notes=_notes(job, outcome, hidden),
         hidden=hidden,
     )

@@ -132,7 +132,7 @@ def test_input_that_cannot_serve_is_one_line_and_2(tmp_path, capsys):
     for words, text in (
         ([[one], tmp_path / "out", "--mpp-csv", str(table)], "mpp.csv: is no CSV in UTF-8"),
         ([[odd], tmp_path / "out"], "its name is no UTF-8"),
-        ([[one], tmp_path / "out", "--score-threshold", "0.5"], "only objects have a score"),
+        ([[one], tmp_path / "out", "--score-threshold", "0.5"], "score_threshold means nothing to"),
         ([[one], tmp_path / "file"], "is a file; name a folder"),
         ([[one], tmp_path / "file", "--dry-run"], "is a file; name a folder"),
     ):
