@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi.geojson import class_regions, write_features
 from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
-from pathzoo.wsi.outputs import write_csv
+from pathzoo.wsi.outputs import write_csv, write_picture
 from pathzoo.wsi.overlay import overlay
 from pathzoo.wsi.predictor import ClassProbs, Prediction, Predictor
 from pathzoo.wsi.stitching import heat_map
@@ -86,7 +85,7 @@ def _write(job: SlideJob, probs: Float32, outcome: Outcome) -> None:
         **job.page,
         notes=notes,
     )
-    Image.fromarray(picture).save(job.folder / "overlay.png")
+    write_picture(job.folder / "overlay.png", picture)
 
 
 def tile_header(classes: Sequence[str]) -> list[str]:

@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi.colors import class_colors
 from pathzoo.wsi.geojson import Feature, detection, write_features
 from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
 from pathzoo.wsi.merging import Float64, MergeRule, merge_boxes
-from pathzoo.wsi.outputs import write_csv
+from pathzoo.wsi.outputs import write_csv, write_picture
 from pathzoo.wsi.overlay import overlay_boxes
 from pathzoo.wsi.predictor import Boxes, Prediction, Predictor
 from pathzoo.wsi.tiling import TileGrid
@@ -232,4 +231,4 @@ def _write(job: SlideJob, objects: Float64, outcome: Outcome) -> None:
         **job.page,
         notes=notes,
     )
-    Image.fromarray(picture).save(job.folder / "overlay.png")
+    write_picture(job.folder / "overlay.png", picture)

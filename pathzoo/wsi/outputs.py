@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+import cv2
+
 from pathzoo._version import __version__
 from pathzoo.errors import SlideError
+from pathzoo.wsi.types import RGB
 
 _PACKAGES = (
     "numpy",
@@ -66,6 +69,16 @@ def write_csv(path: str | os.PathLike[str], header: Sequence[str], rows: Iterabl
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def write_picture(path: str | os.PathLike[str], picture: RGB) -> None:
+    """Writes (h, w, 3) uint8 as PNG (not atomic: it belongs into a folder that is).
+
+    By OpenCV, whose run-length strategy takes a fourth of Pillow's time for a photograph of the same size in bytes.
+    """
+    ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert ok
+    Path(path).write_bytes(data.tobytes())
 
 
 def package_versions() -> dict[str, str]:

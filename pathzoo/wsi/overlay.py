@@ -21,6 +21,8 @@ _MANY_OUTLINES = 300
 _MOST_BOXES, _SMALLEST_BOX = 2000, 7.0
 #: Fractional bits of the places that are given to OpenCV.
 _SHIFT = 4
+#: Rows of the picture that are blended at once.
+_STRIP = 32
 
 
 def overlay(
@@ -238,5 +240,12 @@ def blend(
     rows = np.searchsorted(heat.y_edges, y, side="right") - 1
     inside = ((rows >= 0) & (rows < opacity.shape[0]))[:, None] & ((columns >= 0) & (columns < opacity.shape[1]))
     rows, columns = rows.clip(0, opacity.shape[0] - 1), columns.clip(0, opacity.shape[1] - 1)
-    a = (opacity[rows][:, columns] * inside * (1 if weight is None else 0.35 + 0.65 * weight))[..., None]
-    return np.asarray(np.rint(thumbnail * (1 - a) + color[rows][:, columns] * a), np.uint8)
+    out = np.empty(thumbnail.shape, np.uint8)
+    for first in range(0, height, _STRIP):  # strips stay in the processor's cache
+        part = slice(first, first + _STRIP)
+        a = (opacity[rows[part]][:, columns] * inside[part])[..., None]
+        if weight is not None:
+            a *= (0.35 + 0.65 * weight[part])[..., None]
+        paler = thumbnail[part] + (color[rows[part]][:, columns] - thumbnail[part]) * a
+        out[part] = np.rint(paler, out=paler)
+    return out

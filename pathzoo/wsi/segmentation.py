@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import shapely
-from PIL import Image
 from shapely.geometry import Polygon
 
 from pathzoo.errors import SlideError
@@ -14,6 +13,7 @@ from pathzoo.wsi.geojson import Feature, annotation, area_measurements, write_fe
 from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
 from pathzoo.wsi.mask_tiff import NOT_PREDICTED, Labels, full_disk_told, write_mask
 from pathzoo.wsi.outlines import MIN_PIXELS, TOLERANCE, Outline, Outliner
+from pathzoo.wsi.outputs import write_picture
 from pathzoo.wsi.overlay import overlay_mask
 from pathzoo.wsi.predictor import Prediction, Predictor, SegProbs
 from pathzoo.wsi.tile_sources import tile_sources
@@ -72,7 +72,7 @@ def segment(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     with full_disk_told(job.folder / "prediction.geojson"):
         write_features(job.folder / "prediction.geojson", features(job, outlines))
     with full_disk_told(job.folder / "overlay.png"):
-        Image.fromarray(_overlay(job, coarse, outcome)).save(job.folder / "overlay.png")
+        write_picture(job.folder / "overlay.png", _overlay(job, coarse, outcome))
     return outcome
 
 
