@@ -219,7 +219,7 @@ def _lay(slide: Path, factor: float, tile: int) -> dict[str, Any]:
 
 def _drawn(folder: Path, side: int, *, levels: bool) -> Path:
     """A phantom slide; without levels it is written again as one level of JPEG tiles."""
-    drawn, flat = folder / "drawn.tif", folder / "slide.tif"
+    drawn, flat = folder / "drawn.svs", folder / "slide.tif"  # tiatoolbox finds no mpp in a pyramid of another kind
     if not drawn.exists():
         write_slide(drawn, size=(side, side * 3 // 4))
     if levels:
