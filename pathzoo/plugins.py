@@ -5,6 +5,7 @@ plug-in is loaded since somebody installed it, never since a model or a config a
 unset loads all, an empty string none, otherwise the names separated by commas.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 from importlib import metadata
@@ -101,6 +102,11 @@ def components() -> list[Component]:
 
     for registered in registry.ALL.values():
         registered.import_from_location()
+    from pathzoo import models
+
+    for name in models.__all__:
+        with contextlib.suppress(ImportError):  # what needs mmseg is registered when asked for, if mmseg is there
+            getattr(models, name)
     load_plugins()
     return [
         Component(kind, name, _origins.get((kind, name), f"pathzoo {__version__}"))

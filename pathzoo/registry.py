@@ -7,12 +7,19 @@ name classes; strings (`scope.Name`) occur only in published models, where `path
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-# Yields `data_info` dicts with img_path, gt_label, patient, mpp (see pathzoo.datasets.tiles); pictures are RGB uint8.
+# Yields `data_info` dicts with img_path, patient, mpp and gt_label (pathzoo.datasets.tiles) or img and gt_seg_map
+# (pathzoo.datasets.regions); pictures are RGB uint8.
 DATASETS = Registry(
     "dataset",
     parent=root.DATASETS,
     scope="pathzoo",
-    locations=["pathzoo.datasets.tiles", "pathzoo.datasets.breakhis"],
+    locations=[
+        "pathzoo.datasets.tiles",
+        "pathzoo.datasets.breakhis",
+        "pathzoo.datasets.regions",
+        "pathzoo.datasets.breast_lesions",
+        "pathzoo.datasets.pseudo_labelled",
+    ],
 )
 # Takes and returns one results dict; `img` is RGB uint8 (H, W, 3).
 TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope="pathzoo", locations=["pathzoo.datasets.transforms"])

@@ -12,13 +12,14 @@ from PIL import Image
 from pathzoo.apis.config import load_config
 from pathzoo.apis.setup import setup
 from pathzoo.apis.train import train
-from pathzoo.datasets.phantom import write_breakhis
+from pathzoo.datasets.phantom import write_breakhis, write_regions
 from pathzoo.paths import configs_root, leaf_configs
 from pathzoo.registry import MODELS, TRANSFORMS
 from pathzoo.zoo.allowlist import find_refused, to_data
 from pathzoo.zoo.manifest import ModelInput
 
 _ALL = {str(path.relative_to(configs_root())): path for path in leaf_configs()}
+_SEGMENTATION = {name for name in _ALL if name.startswith("self_training/")}
 _SMALL = [name for name in _ALL if name.endswith("_small.py")]
 
 
@@ -41,9 +42,23 @@ def phantom(tmp_path_factory) -> Path:
     return root
 
 
-def _shrunk(name: str, phantom: Path) -> dict:
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory) -> Path:
+    """Ten phantom patients with a labelled region each."""
+    root = tmp_path_factory.mktemp("regions")
+    write_regions(root, patients=10, regions_per_patient=1, size=(200, 150))
+    return root
+
+
+def _shrunk(name: str, phantom: Path, regions: Path) -> dict:
     """Options that make a run of a config a matter of seconds: batches of 2, one epoch, no worker processes."""
     config = load_config(name)
+    if name in _SEGMENTATION:
+        options = {"data_root": str(regions), "patches_per_epoch": 4}
+        # Two epochs, so that a round of pseudo-labels is made and trained on.
+        return options | (
+            {"train_cfg.max_epochs": 2, "rounds": [1]} if "rounds" in config.parameters else {"train_cfg.max_epochs": 1}
+        )
     options = {"train_cfg.max_epochs": 1, "model.backbone.pretrained": None}
     for part in ("train", "val", "test"):
         options |= {f"{part}_dataloader.batch_size": 2, f"{part}_dataloader.num_workers": 0}
@@ -79,7 +94,10 @@ def test_model_is_built_and_gives_its_classes(name):
     with torch.device("meta"):
         model = MODELS.build(copy.deepcopy(config.model)).eval()
         logits = model(torch.zeros(2, 3, size[1], size[0]), mode="tensor")
-    assert logits.shape == (2, config.model.head.num_classes)
+    if name in _SEGMENTATION:
+        assert logits.shape == (2, config.model.decode_head.num_classes, size[1], size[0])
+    else:
+        assert logits.shape == (2, config.model.head.num_classes)
     assert not list(find_refused(to_data(config.model)))  # so it can be published
 
 
@@ -93,7 +111,11 @@ def test_red_patch_reaches_the_network_as_red(name, tmp_path):
     for part in ("train", "test"):
         results = {"img_path": str(tmp_path / "red.png"), "item": "red.png", "gt_label": 0, "patient": "p"}
         results |= {"slide": None, "mpp": 0.49, "sample_seed": 1}
-        for step in config[f"{part}_dataloader"].dataset.pipeline:
+        dataset = config[f"{part}_dataloader"].dataset
+        if name in _SEGMENTATION:  # whose data sets cut patches; the part of it that reads files is tests/datasets'
+            results |= _patch(red, config.model_input.tile_size)
+            dataset = dataset.get("labelled", dataset)
+        for step in dataset.pipeline:
             results = TRANSFORMS.build(copy.deepcopy(step))(results)
         pixels = results["inputs"].float().mean((1, 2))  # (3,)
         assert pixels[0] > 150
@@ -101,17 +123,26 @@ def test_red_patch_reaches_the_network_as_red(name, tmp_path):
         assert results["inputs"].shape[1:] == config.model_input.tile_size[::-1]
 
 
+def _patch(picture: np.ndarray, size: tuple[int, int]) -> dict:
+    width, height = size
+    patch = {"img": picture[:height, :width].copy(), "gt_seg_map": np.zeros((height, width), np.uint8)}
+    about = {"seg_fields": ["gt_seg_map"], "region_index": 0, "patch_x": 0, "patch_y": 0, "sample_idx": 0}
+    shapes = {"img_shape": (height, width), "ori_shape": (height, width), "reduce_zero_label": False}
+    return patch | about | shapes | {"loss_weight": 1.0, "unlabelled": False}
+
+
 @pytest.mark.parametrize("name", _SMALL)
-def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, tmp_path):
-    folder = train(name, tmp_path / "run", options=_shrunk(name, phantom), seed=3)
+def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, regions, tmp_path):
+    folder = train(name, tmp_path / "run", options=_shrunk(name, phantom, regions), seed=3)
     record = json.loads((folder / "train_run.json").read_text())
     assert record["status"] == "finished"
     assert record["seed"] == 3
     assert record["config"]["digest"]
     assert record["data"]["digest"]
     assert record["data"]["synthetic"] is True
-    assert record["model"]["type"] == "mmpretrain.ImageClassifier"
+    whole = "mmseg.EncoderDecoder" if name in _SEGMENTATION else "mmpretrain.ImageClassifier"
+    assert record["model"]["type"] == whole
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"metric", "level", "n", "value", "low", "high"} <= set(metrics["rows"][0])
     assert (folder / "splits.json").exists()
-    assert (folder / "epoch_1.pth").exists()
+    assert list(folder.glob("epoch_*.pth"))

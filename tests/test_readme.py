@@ -29,7 +29,7 @@ def test_table_of_results_is_drawn_from_the_rows():
     from studies.results import Results
 
     folder = _ROOT / "configs/breakhis_xception"
-    rows = Results(folder / "results.csv").rows()
+    rows = Results(folder / "results.csv", breakhis_xception.METRICS).rows()
     text = (folder / "README.md").read_text()
     assert _between(text, "<!-- results: drawn by tools/reproduce.py -->", "<!-- end of results -->") == (
         breakhis_xception.table(rows).strip()

@@ -20,7 +20,7 @@ from pathzoo.cli import one_line
 from pathzoo.errors import PathzooError
 from pathzoo.paths import configs_root
 
-STUDIES = ("breakhis_xception",)
+STUDIES = ("breakhis_xception", "self_training")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     study = importlib.import_module(f"studies.{arguments.study}")
     folder = arguments.work_dir / arguments.study / arguments.scale
     committed = configs_root() / arguments.study / "results.csv"
-    results = Results(arguments.results or (folder / "results.csv" if arguments.scale == "smoke" else committed))
+    kept = arguments.results or (folder / "results.csv" if arguments.scale == "smoke" else committed)
+    results = Results(kept, study.METRICS)
     try:
         if not arguments.table_only:
             study.run(arguments, results, folder)

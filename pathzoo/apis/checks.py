@@ -70,6 +70,29 @@ def check_model_input(config: Config) -> None:
         _same(config, "stain_fit", _stain_fit(config, declared.get("stain_fit")), stain, "NormalizeStain")
 
 
+def check_data_resolution(config: Config, dataset: Any) -> None:
+    """Regions are cut at the resolution that they have; it must be the one that the config says the model sees.
+
+    Raises:
+        ConfigError: Names a region of another resolution, or of none.
+    """
+    declared = (config.get("model_input") or {}).get("mpp")
+    if declared is None:
+        return
+    tolerance = (config.get("model_input") or {}).get("mpp_tolerance", 0.0)
+    for region in getattr(dataset, "regions", None) or ():
+        if region.mpp is None:
+            raise ConfigError(
+                f"{region.image}: its resolution is not known, but model_input.mpp is {declared}; fill the column "
+                "mpp of the table, or give the data set mpp=..."
+            )
+        if abs(region.mpp - declared) > tolerance * declared:
+            raise ConfigError(
+                f"{region.image}: has {region.mpp:g} microns per pixel, but model_input.mpp is {declared} (tolerance "
+                f"{tolerance:.0%}); convert the regions to one resolution, or set model_input.mpp"
+            )
+
+
 def splits_beside(folder: Path) -> list[tuple[Split, str]]:
     """The split that a run left in `folder`, with the file's name, or nothing."""
     path = folder / "splits.json"

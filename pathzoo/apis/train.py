@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 
 from pathzoo.apis import run_record
 from pathzoo.apis.checks import (
+    check_data_resolution,
     check_length,
     check_model_input,
     errors_of_the_config,
@@ -82,6 +83,7 @@ def train(
             _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
         dataset = runner.train_dataloader.dataset
         _check_classes(cfg, dataset)
+        check_data_resolution(cfg, dataset)
         _check_split(dataset, folder)
         _check_overlap(cfg, runner)
         record = _record(cfg, runner, dataset, command or sys.argv)
@@ -179,14 +181,15 @@ def _check_split(dataset: Any, folder: Path) -> None:
 
 
 def _check_classes(cfg: Config, dataset: Any) -> None:
-    """The classifier has one output for each class of the data."""
+    """The model has one output for each class of the data."""
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    outputs = (cfg.model.get("head") or {}).get("num_classes")
-    if classes and isinstance(outputs, int) and outputs != len(classes):
-        raise ConfigError(
-            f"{cfg.filename}: model.head.num_classes is {outputs}, the data has {len(classes)} classes "
-            f"({', '.join(classes)}); set num_classes={len(classes)}"
-        )
+    for head in ("head", "decode_head"):
+        outputs = (cfg.model.get(head) or {}).get("num_classes")
+        if classes and isinstance(outputs, int) and outputs != len(classes):
+            raise ConfigError(
+                f"{cfg.filename}: model.{head}.num_classes is {outputs}, the data has {len(classes)} classes "
+                f"({', '.join(classes)}); set num_classes={len(classes)}"
+            )
 
 
 def _check_overlap(cfg: Config, runner: Any) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 #: public name -> module that defines it
 _EXPORTS = {
     "BreakHis": "pathzoo.datasets.breakhis",
+    "BreastLesions": "pathzoo.datasets.breast_lesions",
+    "PseudoLabelled": "pathzoo.datasets.pseudo_labelled",
+    "RegionSegmentation": "pathzoo.datasets.regions",
     "TileClassification": "pathzoo.datasets.tiles",
 }
 

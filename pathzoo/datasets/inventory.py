@@ -10,10 +10,11 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageFile
 
@@ -57,31 +58,48 @@ def inspect_image(path: str | os.PathLike) -> ImageRecord:
     have no plain RGB meaning (16-bit or float grey, CMYK), is an error too.
     """
     path = str(path)
+    read = read_picture(path)
+    if read.picture is None:
+        return ImageRecord(path, read.sha256, None, None, read.error, read.missing)
+    problem = mode_problem(read.picture)
+    if problem:
+        return ImageRecord(path, read.sha256, None, None, problem)
+    return ImageRecord(path, read.sha256, *read.picture.size, None)
+
+
+class ReadPicture(NamedTuple):
+    """A picture decoded to its end, or why it could not be: digest of the bytes, format, error, no such file."""
+
+    picture: Image.Image | None
+    sha256: str | None
+    kind: str | None = None
+    error: str | None = None
+    missing: bool = False
+
+
+def read_picture(path: str | os.PathLike) -> ReadPicture:
+    """Reads and decodes one file to the end, in the mode it is stored in; never raises for what is wrong with it."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        return ImageRecord(path, None, None, None, "no such file", missing=True)
+        return ReadPicture(None, None, error="no such file", missing=True)
     except OSError as error:
-        return ImageRecord(path, None, None, None, f"cannot be read ({error.strerror})")
+        return ReadPicture(None, None, error=f"cannot be read ({error.strerror})")
     digest = sha256_bytes(data)
     if not data:
-        return ImageRecord(path, digest, None, None, "empty file (0 bytes)")
+        return ReadPicture(None, digest, error="empty file (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as picture:
             kind = picture.format
             picture.load()
-            width, height = picture.size
-            problem = mode_problem(picture)
         if kind == "PNG":  # load() skips the checksum of the pixel data
-            with Image.open(io.BytesIO(data)) as picture:
-                picture.verify()
+            with Image.open(io.BytesIO(data)) as again:
+                again.verify()
     except Image.UnidentifiedImageError:
-        return ImageRecord(path, digest, None, None, "not an image in any format that Pillow reads")
+        return ReadPicture(None, digest, error="not an image in any format that Pillow reads")
     except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
-        return ImageRecord(path, digest, None, None, f"truncated or damaged ({_one_line(error)})")
-    if problem:
-        return ImageRecord(path, digest, None, None, problem)
-    return ImageRecord(path, digest, width, height, None)
+        return ReadPicture(None, digest, error=f"truncated or damaged ({_one_line(error)})")
+    return ReadPicture(picture, digest, kind)
 
 
 def scan_images(
@@ -110,7 +128,8 @@ def scan_images(
     settled = time.time_ns() - int(_SETTLED_SECONDS * 1e9)
     fresh = {}
     try:
-        for index, record in zip(todo, _inspect_all([names[i] for i in todo], workers, progress), strict=True):
+        found = inspect_all([names[i] for i in todo], inspect_image, workers, progress, "checking images")
+        for index, record in zip(todo, found, strict=True):
             records[index] = record
             stamp = stamps[index]
             if stamp is not None and record.error is None and max(stamp[2:]) < settled:
@@ -131,14 +150,24 @@ def cache_file() -> Path:
     return cache_folder() / f"images-v{_CACHE_FORMAT}.sqlite"
 
 
-def _inspect_all(names: list[str], workers: int | None, progress: bool) -> Iterator[ImageRecord]:
+def inspect_all(
+    names: Sequence[str], inspect: Callable[[str], Any], workers: int | None, progress: bool, title: str
+) -> Iterator[Any]:
+    """What `inspect` says of each file, in order; in threads, with Pillow strict about truncated files.
+
+    Args:
+        names: paths.
+        inspect: reads one.
+        workers: threads; None for one per core, at most 16.
+        progress: shows a bar with this `title` on standard error once a second has passed.
+    """
     workers = workers or min(16, os.cpu_count() or 1)
     with _strict_pillow(), ThreadPoolExecutor(workers) as pool:
-        found = pool.map(inspect_image, names)
-        yield from _with_progress(found, len(names)) if progress else found
+        found = pool.map(inspect, names)
+        yield from _with_progress(found, len(names), title) if progress else found
 
 
-def _with_progress(records: Iterator[ImageRecord], total: int) -> Iterator[ImageRecord]:
+def _with_progress(records: Iterator[Any], total: int, title: str) -> Iterator[Any]:
     """Hands `records` on; draws a bar once a second has passed, so that short scans stay silent."""
     start, bar, task = time.monotonic(), None, None
     try:
@@ -148,7 +177,7 @@ def _with_progress(records: Iterator[ImageRecord], total: int) -> Iterator[Image
                 from rich.progress import Progress
 
                 bar = Progress(console=Console(stderr=True), transient=True)
-                task = bar.add_task("checking images", total=total)
+                task = bar.add_task(title, total=total)
                 bar.start()
             if bar is not None:
                 bar.update(task, completed=done)

@@ -79,6 +79,55 @@ def refuse_choosing_on_test(split: "Split", infos: Sequence[Mapping[str, Any]]) 
         )
 
 
+def refuse_tested(unlabelled: Sequence[SplitItem], kept_out: Mapping[str, str], key: str) -> None:
+    """Raises where an image without a label belongs to a group that is validated or tested on.
+
+    A method that learns from unlabelled images would have seen the patients that it is tested on.
+
+    Args:
+        unlabelled: images without a label.
+        kept_out: group -> subset, of what is validated and tested on.
+        key: the split's group key; under "image" nothing is kept together.
+
+    Raises:
+        LeakageError: names the first image, its group and subset, and counts the images.
+    """
+    if key == "image":
+        return
+    found = [item for item in unlabelled if group_of(item, key) in kept_out]
+    if found:
+        group = group_of(found[0], key)
+        raise LeakageError(
+            f"{found[0].item} has no label, and its {key} {group!r} stands in {kept_out[group]!r} ({len(found)} such "
+            "images): who is tested on may not be learnt from; label them, take them off the table, or set "
+            "leave_out_tested=True"
+        )
+
+
+def refuse_twins(labelled: Mapping[str, str], unlabelled: Mapping[str, str]) -> None:
+    """Raises where one image is labelled and unlabelled at once, by its id or by its bytes.
+
+    Args:
+        labelled: item -> SHA-256 of its bytes, of what is trained on with labels.
+        unlabelled: the same of what is trained on without.
+
+    Raises:
+        LeakageError: names both.
+    """
+    of_bytes = {sha256: item for item, sha256 in labelled.items()}
+    for item, sha256 in unlabelled.items():
+        if item in labelled:
+            raise LeakageError(
+                f"{item} is labelled and unlabelled at once: give both parts the same table and split, or take it off "
+                "one of them"
+            )
+        if sha256 in of_bytes:
+            raise LeakageError(
+                f"{of_bytes[sha256]} (labelled) and {item} (unlabelled) hold identical bytes: the same region is "
+                "labelled and unlabelled; remove one of them"
+            )
+
+
 def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequence[str]) -> list[str]:
     """Says of each image that belongs to one of the subsets, by patient, slide folder or bytes, why it does."""
     seen = [(name, part) for name, part in split.subsets.items() if name in subsets]
@@ -183,8 +232,8 @@ def _unknown_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> l
 def _absent_class_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
     texts = []
     for label, name in enumerate(split.classes):
-        groups = {group_of(item, split.group_key) for part in held.values() for item in part if item.label == label}
-        lacking = [subset for subset, part in held.items() if all(item.label != label for item in part)]
+        groups = {group_of(item, split.group_key) for part in held.values() for item in part if item.shows(label)}
+        lacking = [subset for subset, part in held.items() if not any(item.shows(label) for item in part)]
         if lacking and split.scheme != "none":
             texts.append(
                 f"no image of class {name!r} in {' and '.join(lacking)}: "

@@ -30,12 +30,18 @@ class SplitItem:
         label: class index.
         sha256: of its bytes.
         patient: None where unknown. A synthetic image or a pseudo-labelled one carries its parent's patient.
+        shown: class indices that it shows, where an image shows several and is dealt by one of them.
     """
 
     item: str
     label: int
     sha256: str
     patient: str | None = None
+    shown: tuple[int, ...] = ()
+
+    def shows(self, label: int) -> bool:
+        """Whether the image is, or holds something, of this class."""
+        return label in self.shown if self.shown else label == self.label
 
     @property
     def group(self) -> str:

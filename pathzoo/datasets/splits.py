@@ -12,6 +12,7 @@
 | `none` | all images in subset `all` | nothing |
 
 With `label_fraction` below 1, the rest of the training images stands in the subset `unlabelled`: same side as `train`.
+So do images that nobody has labelled; their patients may not be validated or tested on.
 """
 
 import json
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pathzoo.datasets.leakage import caveats, check_leakage, first_names, group_of
+from pathzoo.datasets.leakage import caveats, check_leakage, first_names, group_of, refuse_tested
 from pathzoo.datasets.official_holdout import deal_official
 from pathzoo.datasets.split_config import SCHEMES, checked_scheme
 from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_patients, take_fraction
@@ -126,6 +127,8 @@ def resolve_split(
     split: Mapping[str, Any] | str | Path,
     classes: Sequence[str],
     left_out: Collection[str] = (),
+    unlabelled: Sequence[SplitItem] = (),
+    leave_out_tested: bool = False,
 ) -> Split:
     """Makes a split, or takes a saved one and holds the data against it.
 
@@ -135,6 +138,8 @@ def resolve_split(
         classes: names; `item.label` is an index into them.
         left_out: ids that the data has but this use of it does not want (another magnification): a saved split may
             name them.
+        unlabelled: images that have no label (`label` -1): they join the subset `unlabelled`.
+        leave_out_tested: leave those whose patient is validated or tested on out of every subset, in place of an error.
 
     Returns:
         A split without leakage.
@@ -142,18 +147,21 @@ def resolve_split(
     Raises:
         ConfigError: unknown scheme or key, a value out of range, no such file.
         DataError: too few patients; a saved split whose images are missing or changed, or whose classes differ.
-        LeakageError: a patient, or identical bytes, on two sides.
+        LeakageError: a patient, or identical bytes, on two sides; an unlabelled image of a patient who is validated or
+            tested on.
 
     Warns:
         SplitWarning: split by image; patients straddling official groups; unknown patients; a class missing from a
             subset since it has too few patients; images that a saved split does not name.
     """
     if isinstance(split, (str, Path)):
-        result = _hold_against(Split.load(split), items, tuple(classes), left_out, Path(split))
+        result = _hold_against(Split.load(split), [*items, *unlabelled], tuple(classes), left_out, Path(split))
+        _no_label_needed(result, unlabelled, Path(split))
     else:
-        result = _make(items, dict(split), tuple(classes))
-    check_leakage(result, items)
-    for text in caveats(result, items):
+        result = _make(items, dict(split), tuple(classes), unlabelled, leave_out_tested)
+    everything = [*items, *unlabelled]
+    check_leakage(result, everything)
+    for text in caveats(result, everything):
         warnings.warn(text, SplitWarning, stacklevel=2)
     return result
 
@@ -168,8 +176,16 @@ def no_such_subset(split: Split, subset: str) -> str:
     return f"subset={subset!r}: the split ({split.scheme}) has no such subset, but {has}: {remedy}"
 
 
-def _make(items: Sequence[SplitItem], split: dict[str, Any], classes: tuple[str, ...]) -> Split:
+def _make(
+    items: Sequence[SplitItem],
+    split: dict[str, Any],
+    classes: tuple[str, ...],
+    unlabelled: Sequence[SplitItem] = (),
+    leave_out_tested: bool = False,
+) -> Split:
     scheme, values = checked_scheme(split)
+    if scheme == "none":
+        items, unlabelled = [*items, *unlabelled], ()
     if not items:
         raise DataError("there is no image to split: the list or folder is empty, or everything was left out")
     items = sorted(items, key=lambda item: item.item)
@@ -199,6 +215,12 @@ def _make(items: Sequence[SplitItem], split: dict[str, Any], classes: tuple[str,
         dealt["unlabelled"] = [item for item in dealt["train"] if item.item not in kept]
         dealt["train"] = [item for item in dealt["train"] if item.item in kept]
     key = _GROUP_KEY.get(scheme, "patient")
+    if unlabelled:
+        kept_out = {group_of(item, key): name for name in ("val", "test") for item in dealt.get(name, ())}
+        if not leave_out_tested:
+            refuse_tested(unlabelled, kept_out, key)
+        rest = [item for item in unlabelled if key == "image" or group_of(item, key) not in kept_out]
+        dealt["unlabelled"] = sorted([*dealt.get("unlabelled", ()), *rest], key=lambda item: item.item)
     subsets = {
         name: Subset(
             {item.item: item.sha256 for item in part},
@@ -207,9 +229,17 @@ def _make(items: Sequence[SplitItem], split: dict[str, Any], classes: tuple[str,
         for name, part in dealt.items()
         if part
     }
-    unknown = sum(item.patient is None for item in items)
+    unknown = sum(item.patient is None for item in (*items, *unlabelled))
     parameters = {name: value for name, value in values.items() if name != "seed"}
     return Split(scheme, subsets, classes, seed, parameters, key, unknown)
+
+
+def _no_label_needed(split: Split, unlabelled: Sequence[SplitItem], path: Path) -> None:
+    """Raises where a saved split wants the label of an image that has none."""
+    for item in unlabelled:
+        for name, part in split.subsets.items():
+            if item.item in part.items and name not in ("unlabelled", "all"):
+                raise DataError(f"{path}: {item.item} stands in {name!r} but has no label: label it or split anew")
 
 
 def _hold_against(

@@ -1,31 +1,27 @@
 """Classification of tiles from a CSV: what a lab needs to train on its own data."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from pathzoo.datasets.inventory import ImageRecord, inspect_image, scan_images
 from pathzoo.datasets.resolution_check import refuse_resolutions
 from pathzoo.datasets.sampling import mix_seed
-from pathzoo.datasets.split_config import checked_scheme
+from pathzoo.datasets.split_dataset import SplitDataset
 from pathzoo.datasets.split_schemes import rank
-from pathzoo.datasets.splits import Split, SplitItem, caveats, no_such_subset, resolve_split
+from pathzoo.datasets.splits import SplitItem, caveats, resolve_split
 from pathzoo.datasets.tile_table import read_tile_table
-from pathzoo.errors import ConfigError, DataError, PathzooError
+from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.nearest import did_you_mean
 from pathzoo.registry import DATASETS
 
-_SUBSETS = ("train", "val", "test", "unlabelled", "all")
-
 
 @DATASETS.register_module()
-class TileClassification(BaseDataset):
+class TileClassification(SplitDataset):
     """Images with one class each, listed in a CSV.
 
         path,label,patient,slide,mpp,x,y
@@ -62,9 +58,6 @@ class TileClassification(BaseDataset):
         LeakageError: a patient or identical bytes on two sides of the split.
     """
 
-    #: How images are told their resolution, for messages.
-    mpp_remedy = "fill the column mpp, or give the dataset mpp=..."
-
     def __init__(
         self,
         ann_file: str = "",
@@ -83,10 +76,6 @@ class TileClassification(BaseDataset):
         test_mode: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        _check_choice("subset", subset, _SUBSETS)
-        _check_choice("on_bad_image", on_bad_image, ("error", "skip"))
-        if mpp is not None and not mpp > 0:
-            raise ConfigError(f"mpp={mpp!r}: give microns per pixel above 0, or None where not known")
         self.shuffle_labels = seed if shuffle_labels is True else None if shuffle_labels is False else shuffle_labels
         if self.shuffle_labels is not None and subset != "train":
             raise ConfigError(
@@ -94,37 +83,21 @@ class TileClassification(BaseDataset):
             )
         if classes is not None:
             metainfo = {**(metainfo or {}), "classes": tuple(classes)}
-        self.subset, self.on_bad_image, self.mpp, self.seed = subset, on_bad_image, mpp, seed
-        self.skipped: list[ImageRecord] = []
-        self._wanted_split = {"scheme": "none"} if split is None else split
         super().__init__(
-            ann_file=str(ann_file),
+            ann_file=ann_file,
+            data_root=data_root,
+            subset=subset,
+            split=split,
+            on_bad_image=on_bad_image,
+            mpp=mpp,
+            seed=seed,
             metainfo=metainfo,
-            data_root=str(data_root),
-            data_prefix={},
             indices=indices,
             serialize_data=serialize_data,
-            pipeline=list(pipeline),
+            pipeline=pipeline,
             test_mode=test_mode,
             lazy_init=lazy_init,
-            max_refetch=0,
         )
-
-    @staticmethod
-    def check_config(arguments: Mapping[str, Any]) -> None:
-        """Checks what a signature cannot: the keys of `split`. Called before anything of a config is built.
-
-        Raises:
-            ConfigError: an unknown scheme or key, or a value out of bounds.
-        """
-        if isinstance(arguments.get("split"), Mapping):
-            checked_scheme(dict(arguments["split"]))
-
-    @property
-    def split(self) -> Split:
-        """The split in use; loads the data where that has not happened yet."""
-        self.full_init()
-        return self._split
 
     @property
     def data_digest(self) -> str:
@@ -176,10 +149,7 @@ class TileClassification(BaseDataset):
 
     def find_images(self) -> tuple[list[dict[str, Any]], Collection[str]]:
         """The images as dicts of `read_tile_table`, and the ids of those that this use of the data set leaves out."""
-        ann_file = Path(self.data_root, self.ann_file)
-        if not ann_file.is_file():
-            ann_file = Path(self.ann_file)
-        return read_tile_table(ann_file, self.data_root or None), ()
+        return read_tile_table(self._table(), self.data_root or None), ()
 
     def resolution(self, info: Mapping[str, Any], record: ImageRecord) -> float | None:
         """Microns per pixel of one image, None where not known."""
@@ -194,23 +164,7 @@ class TileClassification(BaseDataset):
         info = self.get_data_info(int(idx))
         info["sample_seed"] = mix_seed(self.seed, getattr(idx, "epoch", 0), info["sample_idx"])
         path = info["img_path"]
-        try:
-            data = self.pipeline(info)
-        except Exception as error:
-            damage = inspect_image(path).error
-            if damage:
-                raise DataError(f"{path}: {damage}; it was sound when the data set was loaded: restore it") from error
-            if isinstance(error, PathzooError) or path in str(error):
-                raise  # says what to do already
-            raise RuntimeError(f"{path}: the pipeline failed: {type(error).__name__}: {error}") from error
-        if data is None:
-            raise DataError(f"{path}: a transform returned None for this image; no other image is put in its place")
-        return data
-
-    def __getitem__(self, idx: int) -> Any:
-        """Like mmengine's, but never fetches another image in place of a bad one."""
-        self.full_init()
-        return self.prepare_data(idx)
+        return self.through_pipeline(info, path, lambda: inspect_image(path).error)
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """The label of one image, in a list: what mmengine's ClassBalancedDataset balances by.
@@ -218,28 +172,6 @@ class TileClassification(BaseDataset):
         mmengine's wrappers hand on plain indices: beneath one, `sample_seed` no longer changes with the epoch.
         """
         return [self.get_data_info(int(idx))["gt_label"]]
-
-    def _join_prefix(self) -> None:
-        """Nothing to join: `find_images` looks for the files."""
-
-    def _sound(self, infos: list[dict], records: list[ImageRecord]) -> list[tuple[dict, ImageRecord]]:
-        missing = [info for info, record in zip(infos, records, strict=True) if record.missing]
-        if missing:
-            raise DataError(
-                f"{missing[0]['where']}: no image file {missing[0]['img_path']}{_and_more(missing)}: "
-                "correct the path, remove the line, or set data_root"
-            )
-        bad = [(info, record) for info, record in zip(infos, records, strict=True) if record.error]
-        if bad and self.on_bad_image == "error":
-            info, record = bad[0]
-            raise DataError(
-                f"{info['where']}: image {record.path}: {record.error}{_and_more(bad)}: "
-                'restore it, or set on_bad_image="skip" to leave such images out'
-            )
-        self.skipped = [record for _, record in bad]
-        for record in self.skipped:
-            print_log(f"skipped {record.path}: {record.error}", logger="current", level=logging.WARNING)
-        return [(info, record) for info, record in zip(infos, records, strict=True) if not record.error]
 
     def _resolve_classes(self, infos: list[dict]) -> tuple[str, ...]:
         classes = self._metainfo.get("classes")
@@ -259,17 +191,6 @@ class TileClassification(BaseDataset):
         values["mpp"] = self.resolution(info, record)
         return {**values, "gt_label": classes.index(info["label"]), "sha256": record.sha256}
 
-    def _select(self, infos: list[dict]) -> list[dict]:
-        if self.subset == "all":
-            return infos
-        if self.subset not in self._split.subsets:
-            raise ConfigError(no_such_subset(self._split, self.subset))
-        wanted = self._split.subsets[self.subset].items
-        chosen = [info for info in infos if info["item"] in wanted]
-        if not chosen:
-            raise DataError(f"subset={self.subset!r} of the split holds none of the {len(infos)} images at hand")
-        return chosen
-
     def _log_counts(self, infos: list[dict], classes: tuple[str, ...]) -> None:
         counts = Counter(info["gt_label"] for info in infos)
         text = ", ".join(f"{name} {counts[label]}" for label, name in enumerate(classes))
@@ -287,12 +208,3 @@ def _permute_labels(infos: list[dict], seed: int) -> None:
     shuffled = sorted(order, key=lambda info: rank(seed, info["item"]))
     for info, label in zip(order, [other["gt_label"] for other in shuffled], strict=True):
         info["gt_label"] = label
-
-
-def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name}={value!r}{did_you_mean(value, choices)}")
-
-
-def _and_more(found: Sequence) -> str:
-    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""

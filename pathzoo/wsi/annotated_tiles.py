@@ -1,17 +1,17 @@
-"""Slides with QuPath annotations to a folder of labelled tiles that `pathzoo.TileClassification` reads."""
+"""Annotated slides to a folder of labelled tiles that `pathzoo.TileClassification` reads."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import shapely
 from PIL import Image
-from shapely.geometry.base import BaseGeometry
 
 from pathzoo.errors import DataError, SlideError
-from pathzoo.wsi.geojson import read_annotations
+from pathzoo.wsi.annotation_sources import AnnotatedSlide, patients_unknown, refuse_same_names
+from pathzoo.wsi.annotations import Area, read_areas
 from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.outputs import atomic_folder, write_csv
 from pathzoo.wsi.slide import Slide
@@ -22,16 +22,6 @@ HEADER = ("path", "label", "patient", "slide", "mpp", "x", "y")
 
 #: Labels of tiles that get no class.
 OUTSIDE, AMBIGUOUS = -1, -2
-
-
-@dataclass(frozen=True)
-class AnnotatedSlide:
-    """A slide, its annotations and what is known of it (None: unknown)."""
-
-    slide: Path
-    annotations: Path
-    patient: str | None = None
-    mpp: float | None = None
 
 
 @dataclass
@@ -55,18 +45,10 @@ class TileReport:
         if self.unreadable:
             lines.append(f"left out as unreadable: {self.unreadable}")
         lines += [f"annotated areas ignored, class {name!r}: {n}" for name, n in self.ignored_areas.items()]
-        if self.slides_without_patient:
-            names = ", ".join(self.slides_without_patient[:5]) + (", ..." if self.slides_without_patient[5:] else "")
-            lines.append(
-                f"warning: patient unknown for {len(self.slides_without_patient)} slides ({names}): they count as one "
-                "patient in splits; give --patients"
-            )
-        return lines
+        return [*lines, *patients_unknown(self.slides_without_patient)]
 
 
-def label_tiles(
-    grid: TileGrid, areas: Sequence[tuple[BaseGeometry, str | None]], classes: Sequence[str], min_cover: float
-) -> Int64:
+def label_tiles(grid: TileGrid, areas: Sequence[Area], classes: Sequence[str], min_cover: float) -> Int64:
     """Labels each tile of a grid by the class that covers enough of it.
 
     Args:
@@ -162,7 +144,7 @@ def _cut_slide(
     with Slide(source.slide, mpp=source.mpp) as slide:
         target = slide.resolve_mpp(mpp)
         assert slide.mpp is not None
-        areas = read_annotations(source.annotations, slide.bounds[:2])
+        areas = read_areas(source.annotations, slide.bounds[:2]) if source.annotations else []
         report.ignored_areas.update(name or "(no class)" for _, name in areas if name not in classes)
         if source.patient is None:
             report.slides_without_patient.append(slide_name(source.slide))
@@ -186,16 +168,14 @@ def _cut_slide(
 
 
 def _all_classes(slides: Sequence[AnnotatedSlide]) -> set[str]:
-    return {name for source in slides for _, name in read_annotations(source.annotations) if name is not None}
+    files = [source.annotations for source in slides if source.annotations]
+    return {name for file in files for _, name in read_areas(file) if name is not None}
 
 
 def _check(slides: Sequence[AnnotatedSlide], tile: int, mpp: float, overlap: float, min_cover: float) -> None:
-    stems: Mapping[str, int] = Counter(slide_name(source.slide) for source in slides)
-    twice = [stem for stem, n in stems.items() if n > 1]
-    if twice:
-        raise SlideError(f"two slides are called {twice[0]!r}; rename one: the name tells their tiles apart")
+    refuse_same_names(slides)
     if not slides:
-        raise DataError("no slide with annotations was given; annotations are found by name: SLIDE.geojson")
+        raise DataError("no slide with annotations was given; they are found by name: SLIDE.geojson or SLIDE.xml")
     if tile < 1 or mpp <= 0:
         raise DataError(f"tile is {tile} px and mpp {mpp}; both must be above 0")
     if not 0 <= overlap < 1:

@@ -177,6 +177,14 @@ def read_annotations(
     return found
 
 
+def valid_area(figure: BaseGeometry) -> BaseGeometry | None:
+    """A Polygon or MultiPolygon as it is, or repaired as QuPath does where it crosses itself; None without an area."""
+    if not figure.is_valid:
+        parts = shapely.get_parts(shapely.make_valid(figure))
+        figure = shapely.union_all([p for p in parts if p.geom_type in ("Polygon", "MultiPolygon")])
+    return figure if figure.area > 0 else None
+
+
 def _features(document: Any, path: Path) -> Iterator[Feature]:
     if isinstance(document, dict) and document.get("type") == "Feature":
         document = [document]
@@ -200,10 +208,7 @@ def _area(feature: Feature, where: str) -> BaseGeometry | None:
         raise DataError(f"{where}: malformed {kind}: {error}") from error
     if not np.isfinite(shapely.get_coordinates(figure)).all():
         raise DataError(f"{where}: a coordinate is not a finite number")
-    if not figure.is_valid:
-        parts = shapely.get_parts(shapely.make_valid(figure))
-        figure = shapely.union_all([p for p in parts if p.geom_type in ("Polygon", "MultiPolygon")])
-    return figure if figure.area > 0 else None
+    return valid_area(figure)
 
 
 def _class_name(feature: Feature) -> str | None:

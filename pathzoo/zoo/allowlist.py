@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pathzoo.errors import ZooError
-from pathzoo.zoo.components import BUILT_IN, HOST_NAMES, WHOLE_MODELS, WORDS
+from pathzoo.zoo.components import BUILT_IN, HOST_NAMES, TRAINED_AS, WHOLE_MODELS, WORDS
 from pathzoo.zoo.config_rules import find_forbidden, strip
 
 if TYPE_CHECKING:
@@ -98,13 +98,14 @@ def to_data(config: Any) -> dict[str, Any]:
     """A training config's model as plain data, ready to publish.
 
     Classes, lazily imported names and registered strings become `scope.Name`; tuples become lists; what could fetch or
-    open something (`init_cfg`, `pretrained`, ...) is left out.
+    open something (`init_cfg`, `pretrained`, ...) is left out. A model that differs from another one in training alone
+    becomes that one.
 
     Raises:
         ZooError: A component is not on the allow-list, or a value is an address, a path or no plain data; the message
             gives key path and value.
     """
-    stripped = strip(config)
+    stripped = _without_training(strip(config))
     kind = stripped.get("type") if isinstance(stripped, dict) else None
     scope = _name_of(kind, "model.type", _FIRST_HOST).partition(".")[0] if kind is not None else _FIRST_HOST
     data: dict[str, Any] = _name_types(stripped, "model", scope)
@@ -134,6 +135,19 @@ def build_from_data(config: dict[str, Any]) -> "nn.Module":
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ZooError(f"model: cannot be built from its config: {reason}") from error
     return module
+
+
+def _without_training(config: Any) -> Any:
+    """A model of `TRAINED_AS` under the name, and with the arguments, that it is published by; others as they are."""
+    kind: Any = config.get("type") if isinstance(config, dict) else None
+    if hasattr(kind, "build") and not inspect.isclass(kind):
+        kind = kind.build()
+    text = kind if isinstance(kind, str) else f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}"
+    for name, published in TRAINED_AS.items():
+        if _spells(text, name):
+            rest = {key: value for key, value in config.items() if key not in published.without}
+            return rest | {"type": published.name}
+    return config
 
 
 def _types(config: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -4,12 +4,17 @@ A host's component gets in when something of pathzoo needs it and it neither fet
 gives it. Plug-ins add their own (`pathzoo.zoo.allowlist.register_allowed`).
 """
 
+from typing import NamedTuple
+
 #: scope.Name -> "module:attribute". `torch.*` are layers that hosts take in norm_cfg, act_cfg and conv_cfg.
 BUILT_IN = {
     "pathzoo.BlobDetector": "pathzoo.models.rule_based:BlobDetector",
     "pathzoo.ColorThresholdClassifier": "pathzoo.models.rule_based:ColorThresholdClassifier",
     "pathzoo.ColorThresholdSegmenter": "pathzoo.models.rule_based:ColorThresholdSegmenter",
+    "pathzoo.DiceLoss": "pathzoo.models.losses.dice:DiceLoss",
+    "pathzoo.PixelCrossEntropy": "pathzoo.models.losses.cross_entropy:PixelCrossEntropy",
     "pathzoo.TimmBackbone": "pathzoo.models.backbones.timm_backbone:TimmBackbone",
+    "pathzoo.UNetHead": "pathzoo.models:UNetHead",  # by the package, which readies mmseg's import
     "mmengine.ImgDataPreprocessor": "mmengine.model:ImgDataPreprocessor",
     "torch.BatchNorm2d": "torch.nn:BatchNorm2d",
     "torch.SyncBatchNorm": "torch.nn:SyncBatchNorm",
@@ -44,6 +49,24 @@ for _folder, _name in (
     ("coders", "DistancePointBBoxCoder"),
 ):
     BUILT_IN[f"mmdet.{_name}"] = f"mmdet.models.task_modules.{_folder}:{_name}"
+
+
+class PublishedAs(NamedTuple):
+    """What a model of training is published as, and what is left out then: the rest is the same network."""
+
+    name: str
+    without: tuple[str, ...]  # arguments
+
+
+#: Whole models that differ from another one in training alone: none of these names is ever published.
+TRAINED_AS = {
+    "pathzoo.ConsistencySegmentor": PublishedAs(
+        "mmseg.EncoderDecoder", without=("threshold", "momentum", "consistency_weight", "strong")
+    ),
+}
+
+#: Tensors of checkpoints under these prefixes serve training alone; they are not published.
+TRAINING_TENSORS = ("teacher.",)
 
 #: Allowed words that are no component: hosts read this exact text in the place of a `type`. (mmcv evaluates the name of
 #: its suppression as Python, so that no text of a manifest may reach it.)

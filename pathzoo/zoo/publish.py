@@ -20,6 +20,7 @@ from pathzoo.fileio import atomic_path, sha256_file, write_text
 from pathzoo.zoo import identifiers, semver, verify
 from pathzoo.zoo.allowlist import build_from_data, find_part, plugins_needed, to_data
 from pathzoo.zoo.card import render_card
+from pathzoo.zoo.components import TRAINING_TENSORS
 from pathzoo.zoo.golden import QUANTITIES, TOLERANCES
 from pathzoo.zoo.index import write_index
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, SLUG_PATTERN, WEIGHTS_FILE
@@ -137,7 +138,8 @@ def _read_source(checkpoint: Path, run: Path | None) -> _Source:
         split = read_json(record.parent / train_run.data.split.file)
     content = load_checkpoint_safely(checkpoint)
     meta = content.get("meta")
-    return _Source(train_run, record.parent, split, state_dict_of(content), meta if isinstance(meta, dict) else {})
+    state = {key: value for key, value in state_dict_of(content).items() if not key.startswith(TRAINING_TENSORS)}
+    return _Source(train_run, record.parent, split, state, meta if isinstance(meta, dict) else {})
 
 
 def _fields(name: str, version: str, text: CardText, source: _Source) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import csv
 import pytest
 import reproduce
 from studies import breakhis_xception
-from studies.results import COLUMNS, END, KEYS, START, Results, replace_table
+from studies.results import END, KEYS, START, Results, columns, replace_table
 
 from pathzoo.datasets.phantom import write_breakhis
 from pathzoo.errors import DataError
+
+_METRICS = breakhis_xception.METRICS
 
 
 def _row(**changes: object) -> dict[str, object]:
@@ -17,7 +19,7 @@ def _row(**changes: object) -> dict[str, object]:
 
 
 def test_rows_come_back_and_match_by_every_key(tmp_path):
-    results = Results(tmp_path / "results.csv")
+    results = Results(tmp_path / "results.csv", _METRICS)
     results.append(_row(accuracy_image="0.5000"))
     assert results.rows()[0]["accuracy_image"] == "0.5000"
     assert results.has(_row())
@@ -26,7 +28,7 @@ def test_rows_come_back_and_match_by_every_key(tmp_path):
 
 
 def test_a_row_that_was_not_run_does_not_stop_a_run(tmp_path):
-    results = Results(tmp_path / "results.csv")
+    results = Results(tmp_path / "results.csv", _METRICS)
     results.append(_row(status="not run"))
     assert not results.has(_row())
     assert results.has(_row(status="not run"))
@@ -35,7 +37,7 @@ def test_a_row_that_was_not_run_does_not_stop_a_run(tmp_path):
 def test_foreign_columns_are_refused(tmp_path):
     (tmp_path / "results.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"results\.csv: its columns"):
-        Results(tmp_path / "results.csv").rows()
+        Results(tmp_path / "results.csv", _METRICS).rows()
 
 
 def test_table_keeps_what_stands_around_it(tmp_path):
@@ -54,7 +56,7 @@ def test_smoke_runs_both_arms_once_and_a_rerun_skips_them(tmp_path, capsys):
     path = tmp_path / "breakhis_xception/smoke/results.csv"
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == columns(_METRICS)
     assert [row["status"] for row in rows] == ["done", "done"]
     assert rows[0]["data_digest"] != rows[1]["data_digest"]  # the control's labels are others
     before = path.read_bytes()
@@ -79,7 +81,7 @@ def test_arms_without_weights_read_not_run(tmp_path):
     assert (
         reproduce.main([*words, "--work-dir", str(tmp_path), "--results", str(tmp_path / "r.csv"), "--arms", arm]) == 0
     )
-    rows = Results(tmp_path / "r.csv").rows()
+    rows = Results(tmp_path / "r.csv", _METRICS).rows()
     assert [(row["status"], row["accuracy_image"]) for row in rows] == [("not run", "")]
     assert "not run: no ImageNet weights of legacy_xception" in breakhis_xception.table(rows)
 

@@ -24,6 +24,17 @@ from pathzoo.fileio import canonical_json, sha256_bytes, sha256_file
 from pathzoo.registry import DATASETS
 from studies.results import KEYS, Results, metric_columns, shown
 
+#: (metric, level) of the columns in results.csv.
+METRICS = (
+    ("accuracy", "image"),
+    ("balanced_accuracy", "image"),
+    ("sensitivity", "image"),
+    ("specificity", "image"),
+    ("roc_auc", "image"),
+    ("ece", "image"),
+    ("recognition_rate", "patient"),
+    ("recognition_rate", "slide"),
+)
 _FOLDS = 5
 _PAPER = {40: 96.47, 100: 98.30, 200: 96.31, 400: 91.06}
 
@@ -138,7 +149,12 @@ def _run_arm(
     about = {"subset": subset, "dataset": "BreakHis", "split": "by_image_leaky" if arm.by_image else "patient_kfold"}
     rows = write_evaluation(folder / digest / "pooled", **vars(predictions), extra=about)
     known = {patient for patient in predictions.patients if patient is not None}
-    row |= {"status": "done", "n_images": len(predictions.labels), "n_patients": len(known), **metric_columns(rows)}
+    row |= {
+        "status": "done",
+        "n_images": len(predictions.labels),
+        "n_patients": len(known),
+        **metric_columns(rows, METRICS),
+    }
     results.append(row)
 
 

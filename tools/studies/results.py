@@ -1,6 +1,7 @@
 """The rows of a study: a CSV that only grows, and the table that a README shows of it."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from pathzoo.errors import DataError
@@ -8,16 +9,6 @@ from pathzoo.fileio import atomic_path, write_text
 
 #: What identifies a run. Two rows that agree in these are the same run.
 KEYS = ("scale", "data", "arm", "seed", "config_digest", "data_digest")
-METRICS = (
-    ("accuracy", "image"),
-    ("balanced_accuracy", "image"),
-    ("sensitivity", "image"),
-    ("specificity", "image"),
-    ("roc_auc", "image"),
-    ("ece", "image"),
-    ("recognition_rate", "patient"),
-    ("recognition_rate", "slide"),
-)
 START, END = "<!-- results: drawn by tools/reproduce.py -->", "<!-- end of results -->"
 
 
@@ -26,22 +17,21 @@ def column(metric: str, level: str) -> str:
     return f"{metric}_{level}"
 
 
-COLUMNS = (
-    *KEYS,
-    "status",
-    "n_images",
-    "n_patients",
-    *(column(*metric) + end for metric in METRICS for end in ("", "_low", "_high")),
-    "pathzoo",
-    "note",
-)
+#: (metric, level) of the figures that a study keeps.
+Metrics = Sequence[tuple[str, str]]
+
+
+def columns(metrics: Metrics) -> tuple[str, ...]:
+    """The columns of a study's file, in their order."""
+    figures = (column(*metric) + end for metric in metrics for end in ("", "_low", "_high"))
+    return (*KEYS, "status", "n_images", "n_patients", *figures, "pathzoo", "note")
 
 
 class Results:
-    """Rows of `path`, each a dict of strings with the keys `COLUMNS`."""
+    """Rows of a study's file, each a dict of strings with the keys `columns(metrics)`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, metrics: Metrics) -> None:
+        self.path, self.columns = path, columns(metrics)
 
     def rows(self) -> list[dict[str, str]]:
         """All rows, the oldest first; none where the file is not there yet.
@@ -53,7 +43,7 @@ class Results:
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            if tuple(reader.fieldnames or ()) != self.columns:
                 raise DataError(f"{self.path}: its columns are not those of this version; give another --results file")
             return list(reader)
 
@@ -66,18 +56,18 @@ class Results:
 
     def append(self, row: dict[str, object]) -> None:
         """Adds a row; the file is replaced whole."""
-        rows = [*self.rows(), {name: "" if row.get(name) is None else str(row[name]) for name in COLUMNS}]
+        rows = [*self.rows(), {name: "" if row.get(name) is None else str(row[name]) for name in self.columns}]
         with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
 
-def metric_columns(rows: list[dict]) -> dict[str, object]:
-    """The columns of `METRICS` from metric rows (metric, level, n, value, low, high), to four digits."""
+def metric_columns(rows: list[dict], metrics: Metrics) -> dict[str, object]:
+    """The columns of `metrics` from metric rows (metric, level, n, value, low, high), to four digits."""
     found: dict[str, object] = {}
     for row in rows:
-        if (row["metric"], row["level"]) in METRICS:
+        if (row["metric"], row["level"]) in metrics:
             name = column(row["metric"], row["level"])
             for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
                 found[name + end] = None if row[key] is None else f"{row[key]:.4f}"

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pathzoo.datasets.noise_fields import smooth_noise
 from pathzoo.datasets.phantom.nuclei import NucleusBank
-from pathzoo.datasets.phantom.texture import Fibres, smooth_noise
+from pathzoo.datasets.phantom.texture import Fibres
 
 _CELL = 4.0  # um, the grain of the map of free ground
 _MARGIN = 72.0  # um around the canvas where structures may have their centre, so that some are cut by the border

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import tifffile
 
+from pathzoo.datasets.noise_fields import enlarged, smooth_noise
 from pathzoo.datasets.phantom.canvas import Canvas
 from pathzoo.datasets.phantom.stain import Stain, draw_stain, render
-from pathzoo.datasets.phantom.texture import enlarged, smooth_noise
 from pathzoo.datasets.phantom.tissue import DIFFICULTY, Flavour, Kind, draw_atypia, paint_breast
 from pathzoo.errors import DataError
 from pathzoo.fileio import atomic_path, write_json

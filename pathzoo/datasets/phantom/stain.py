@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pathzoo.datasets.phantom.texture import smooth_noise
+from pathzoo.datasets.noise_fields import smooth_noise
 
 # Absorption of haematoxylin and eosin in red, green and blue (unit vectors), close to published fits of H&E slides.
 HAEMATOXYLIN = (0.60, 0.71, 0.37)

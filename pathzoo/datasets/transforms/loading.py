@@ -1,5 +1,6 @@
 """From a file to RGB uint8."""
 
+import io
 import os
 from typing import Any
 
@@ -29,8 +30,17 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
         DataError: the file is missing, empty, damaged, no picture, over 178 million pixels, or of a kind that has no
             plain RGB meaning (16-bit or float grey, CMYK, Lab). The message names the file.
     """
+    return _decode(path, path)
+
+
+def decode_rgb(data: bytes, path: str | os.PathLike) -> np.ndarray:
+    """As `read_rgb`, of a file's bytes that are at hand; `path` is for messages."""
+    return _decode(io.BytesIO(data), path)
+
+
+def _decode(source: str | os.PathLike | io.BytesIO, path: str | os.PathLike) -> np.ndarray:
     try:
-        with Image.open(path) as picture:
+        with Image.open(source) as picture:
             picture.load()
             return _to_rgb(picture, path)
     except DataError:

@@ -3,5 +3,6 @@
 from pathzoo.engine.hooks.checkpoint import CheckpointHook
 from pathzoo.engine.hooks.epoch_seed import EpochSeedHook
 from pathzoo.engine.hooks.preemption import PreemptionHook
+from pathzoo.engine.hooks.self_training import SelfTrainingHook
 
-__all__ = ["CheckpointHook", "EpochSeedHook", "PreemptionHook"]
+__all__ = ["CheckpointHook", "EpochSeedHook", "PreemptionHook", "SelfTrainingHook"]

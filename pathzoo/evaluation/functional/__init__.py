@@ -37,11 +37,16 @@ from pathzoo.evaluation.functional.ranking import (
     roc_auc,
     roc_curve,
 )
+from pathzoo.evaluation.functional.region_tally import PatchSums, RegionTally
 from pathzoo.evaluation.functional.report import Row, check_predictions, classification_report
+from pathzoo.evaluation.functional.segmentation import confusion_counts
+from pathzoo.evaluation.functional.segmentation_rows import segmentation_report
 
 __all__ = [
     "Interval",
+    "PatchSums",
     "PrecisionRecallCurve",
+    "RegionTally",
     "ReliabilityCurve",
     "RocCurve",
     "Row",
@@ -54,6 +59,7 @@ __all__ = [
     "check_predictions",
     "classification_report",
     "cluster_index",
+    "confusion_counts",
     "confusion_matrix",
     "expected_calibration_error",
     "f1",
@@ -68,6 +74,7 @@ __all__ = [
     "resample_counts",
     "roc_auc",
     "roc_curve",
+    "segmentation_report",
     "sensitivity",
     "specificity",
     "specificity_per_class",

@@ -1,37 +1,19 @@
 """All numbers of a classifier on one set, each with its n and its interval over patients."""
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pathzoo.errors import DataError
 from pathzoo.evaluation.functional import calibration, classification, ranking
-from pathzoo.evaluation.functional.bootstrap import bootstrap_replicates, cluster_index, percentile_interval
+from pathzoo.evaluation.functional.bootstrap import bootstrap_replicates, cluster_index
 from pathzoo.evaluation.functional.classification import FloatArray, IntArray
+from pathzoo.evaluation.functional.rows import Row, make_row
 
 _Statistic = Callable[[FloatArray], FloatArray]  # weights (R, N) -> (R, K)
 
 _PATIENT_METRICS = ("accuracy", "balanced_accuracy", "roc_auc")
-
-
-class _Row(TypedDict):
-    metric: str
-    level: str
-    n: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Row(_Row, total=False):
-    """One number of metrics.json: `value` over `n` units of `level`, `low`..`high` its 95 % interval over patients.
-
-    `value` is None where it is undefined, `low` and `high` where there is no interval; `note` then says why.
-    """
-
-    note: str
 
 
 def classification_report(
@@ -178,7 +160,7 @@ def _recognition_rows(
 ) -> list[Row]:
     known = [index for index, group in enumerate(groups) if group is not None]
     if not known:
-        return [_row("recognition_rate", level, 0, np.nan, notes=[f"no known {level}"])]
+        return [make_row("recognition_rate", level, 0, np.nan, notes=[f"no known {level}"])]
     group, right = [groups[index] for index in known], correct[known]
     left_out = len(groups) - len(known)
     note = f"{left_out} images without a known {level} are left out" if left_out else ""
@@ -205,12 +187,12 @@ def _patient_rows(
 ) -> list[Row]:
     names = sorted({patient for patient in patients if patient is not None})
     if not names:
-        return [_row("accuracy", "patient", 0, np.nan, notes=["no known patient"])]
+        return [make_row("accuracy", "patient", 0, np.nan, notes=["no known patient"])]
     known = [index for index, patient in enumerate(patients) if patient is not None]
     mean_probs, n_labels = _by_patient(probs[known], labels[known], [patients[index] for index in known])
     n_mixed = int(((n_labels > 0).sum(axis=1) > 1).sum())
     if n_mixed:
-        return [_row("accuracy", "patient", len(names), np.nan, notes=[f"{n_mixed} patients have several labels"])]
+        return [make_row("accuracy", "patient", len(names), np.nan, notes=[f"{n_mixed} patients have several labels"])]
     metrics = _Metrics(mean_probs, n_labels.argmax(axis=1), classes, positive)
     chosen = [metrics.names.index(name) for name in _PATIENT_METRICS]
     left_out = len(patients) - len(known)
@@ -256,35 +238,8 @@ def _rows(
     if clusters is not None and unknown:
         doubt = f"{unknown} images without a known patient are resampled as one group"
     return [
-        _row(name, level, n, values[k], None if replicates is None else replicates[:, k], [notes.get(name, ""), doubt])
+        make_row(
+            name, level, n, values[k], None if replicates is None else replicates[:, k], [notes.get(name, ""), doubt]
+        )
         for k, name in enumerate(names)
     ]
-
-
-def _row(
-    metric: str, level: str, n: int, value: float, replicates: FloatArray | None = None, notes: Sequence[str] = ()
-) -> Row:
-    remarks = list(notes)
-    row = Row(metric=metric, level=level, n=n, value=None, low=None, high=None)
-    if not np.isnan(value):
-        row["value"] = float(value)
-        if replicates is not None:
-            interval = percentile_interval(replicates)
-            row["low"], row["high"] = interval.low, interval.high
-            remarks.append(_interval_note(float(value), interval.low, interval.high, interval.undefined))
-    text = "; ".join(dict.fromkeys(filter(None, remarks)))
-    if text:
-        row["note"] = text
-    return row
-
-
-def _interval_note(value: float, low: float | None, high: float | None, undefined: float) -> str:
-    if low is None or high is None:
-        return f"no interval: too few patients of a class (undefined in {undefined:.0%} of the resamples)"
-    if low == high:
-        return "all resamples agree: the interval understates the doubt"
-    if not low <= value <= high:
-        return "biased by resampling so few images: the interval does not hold the value"
-    if undefined > 0:
-        return f"{undefined:.1%} of the resamples lack a class and are left out"
-    return ""

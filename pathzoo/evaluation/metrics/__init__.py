@@ -1,5 +1,6 @@
 """mmengine's metrics: thin shells over `pathzoo.evaluation.functional`."""
 
 from pathzoo.evaluation.metrics.classification import ClassificationMetric
+from pathzoo.evaluation.metrics.segmentation import SegmentationMetric
 
-__all__ = ["ClassificationMetric"]
+__all__ = ["ClassificationMetric", "SegmentationMetric"]

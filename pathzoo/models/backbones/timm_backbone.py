@@ -33,12 +33,23 @@ class TimmBackbone(BaseModule):
         drop_path_rate: Stochastic depth, where the network has it.
         channels_last: Keep activations as (N, H, W, C) in memory. The results are the same; depthwise convolutions on
             a CPU train several times as fast (tools/benchmarks). Measure before using it on a GPU.
+        out_indices: Which levels of the pyramid to return, finest first, as timm's `features_only` counts them: for a
+            ResNet 0 is the stem at stride 2, then 1, 2, 3, 4 at strides 4, 8, 16, 32. What comes after the last of
+            them is left out of the network. None returns the last map alone.
         init_cfg: mmengine's; leave it None.
 
-    Shape: (N, 3, H, W) -> a tuple with one map (N, `num_features`, H / 32, W / 32 for the usual stride).
+    Attributes:
+        num_features: Channels of the last map returned.
+        channels: Channels of every map returned.
+        strides: Pixels of the input per pixel of every map returned; empty without `out_indices`.
+
+    Shape: (N, 3, H, W) -> a tuple with one map (N, `num_features`, H / 32, W / 32 for the usual stride); with
+    `out_indices` one map (N, `channels[k]`, H / `strides[k]`, W / `strides[k]`) for each, rounded as timm's network
+    rounds (upwards, for ResNets).
 
     Raises:
-        ConfigError: Unknown network, unknown sub-module, weights that could not be had.
+        ConfigError: Unknown network, unknown sub-module, a network or a level without a pyramid, weights that could
+            not be had.
     """
 
     def __init__(
@@ -49,6 +60,7 @@ class TimmBackbone(BaseModule):
         norm_eval: bool = False,
         drop_path_rate: float = 0.0,
         channels_last: bool = False,
+        out_indices: Sequence[int] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -58,14 +70,29 @@ class TimmBackbone(BaseModule):
         self.pretrained = pretrained
         self.norm_eval = norm_eval
         self.timm_model = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **options)
+        self.out_indices = None if out_indices is None else _checked_levels(self.timm_model, name, out_indices)
+        self.channels: tuple[int, ...] = (self.timm_model.num_features,)
+        self.strides: tuple[int, ...] = ()
+        if self.out_indices is not None:
+            levels = [self.timm_model.feature_info[index] for index in self.out_indices]
+            self.channels = tuple(level["num_chs"] for level in levels)
+            self.strides = tuple(level["reduction"] for level in levels)
+            # Parts that no returned map depends on would get no gradient, on which several processes would stumble.
+            self.timm_model.prune_intermediate_layers(list(self.out_indices), prune_norm=True, prune_head=True)
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.timm_model.to(memory_format=self._memory_format)
-        self.num_features: int = self.timm_model.num_features
+        self.num_features: int = self.channels[-1]
         self._frozen = self._freeze(None if trainable is None else tuple(trainable))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
-        """Returns the last feature map, as mmpretrain's necks take it."""
-        return (self.timm_model.forward_features(x.contiguous(memory_format=self._memory_format)),)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Returns the last feature map, as mmpretrain's necks take it, or the pyramid, as mmseg's heads take it."""
+        x = x.contiguous(memory_format=self._memory_format)
+        if self.out_indices is None:
+            return (self.timm_model.forward_features(x),)
+        maps = self.timm_model.forward_intermediates(
+            x, indices=list(self.out_indices), stop_early=True, intermediates_only=True
+        )
+        return tuple(maps)
 
     def train(self, mode: bool = True) -> "TimmBackbone":
         """Sets training mode, in which frozen modules (and, by choice, every normalisation) stay in eval mode."""
@@ -125,6 +152,22 @@ def _check_name(name: str) -> None:
         raise ConfigError(
             f"TimmBackbone name {name!r}: timm has no such network{did_you_mean(name, timm.list_models())}"
         )
+
+
+def _checked_levels(network: nn.Module, name: str, out_indices: Sequence[int]) -> tuple[int, ...]:
+    """`out_indices` as a tuple, for a network that gives all of them."""
+    if not hasattr(network, "forward_intermediates") or not hasattr(network, "prune_intermediate_layers"):
+        raise ConfigError(
+            f"out_indices: timm's {name} gives no pyramid (it has no forward_intermediates); take a network that does, "
+            "such as resnet50, resnest50d or efficientnet_lite0"
+        )
+    n = len(network.feature_info)
+    levels = tuple(out_indices)
+    if not levels or list(levels) != sorted(set(levels)) or levels[0] < 0 or levels[-1] >= n:
+        raise ConfigError(
+            f"out_indices {out_indices}: increasing numbers from 0 to {n - 1} are taken, since {name} has {n} levels"
+        )
+    return levels
 
 
 def _hub_weights(name: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,92 @@
+"""Breast lesion regions with labels: patches cut on the fly, patient-grouped folds.
+
+Small: patches of 96 px for two cores; the main process cuts them, which takes next to no time.
+`label_fraction` is the part of the training regions that keeps its labels.
+"""
+
+from albumentations import D4, ColorJitter
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmseg.datasets.transforms import PackSegInputs
+
+from pathzoo.datasets.breast_lesions import BreastLesions
+from pathzoo.datasets.regions import SEG_META_KEYS
+from pathzoo.datasets.sampling import SeededSampler
+from pathzoo.datasets.transforms import Albumentations, StainJitter
+from pathzoo.evaluation.metrics import SegmentationMetric
+
+_dataset = dict(
+    type=BreastLesions,
+    data_root="work_dirs/phantom_regions",
+    ann_file="regions.csv",
+    patch_size=96,
+    split=dict(
+        scheme="patient_kfold",
+        k=5,
+        fold=0,
+        seed=0,
+        label_fraction=1.0,
+        label_balance="proportional",
+        label_grouping="image",
+    ),
+    cache="memory",
+    on_bad_image="error",
+)
+_train_pipeline = [
+    dict(
+        type=Albumentations,
+        transforms=[
+            dict(type=D4, p=1.0),  # rotations by 90 degrees and flips: tissue has no upright
+            dict(type=StainJitter, p=0.8),
+            dict(type=ColorJitter, brightness=0.1, contrast=0.1, saturation=0.0, hue=0.0, p=0.5),
+        ],
+    ),
+    dict(type=PackSegInputs, meta_keys=SEG_META_KEYS),
+]
+_test_pipeline = [dict(type=PackSegInputs, meta_keys=SEG_META_KEYS)]
+_loader = dict(num_workers=0, collate_fn=dict(type=pseudo_collate))
+
+train_dataloader = dict(
+    **_loader,
+    batch_size=8,
+    sampler=dict(type=SeededSampler, shuffle=True),
+    dataset=dict(
+        **_dataset,
+        subset="train",
+        patches_per_epoch=128,
+        balance=0.5,  # half of the places lie on a class drawn evenly among those labelled, else a rare one is not seen
+        seed=0,
+        pipeline=_train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    **_loader,
+    batch_size=8,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    dataset=dict(**_dataset, subset="val", pipeline=_test_pipeline, test_mode=True),
+)
+test_dataloader = dict(
+    **_loader,
+    batch_size=8,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    dataset=dict(**_dataset, subset="test", pipeline=_test_pipeline, test_mode=True),
+)
+val_evaluator = dict(type=SegmentationMetric, n_bootstrap=0)
+test_evaluator = dict(type=SegmentationMetric, n_bootstrap=1000)
+# `--cfg-options fold=3` reaches every place that stands here.
+_sets = tuple(f"{_part}_dataloader.dataset" for _part in ("train", "val", "test"))
+parameters = dict(
+    data_root=[f"{_set}.data_root" for _set in _sets],
+    ann_file=[f"{_set}.ann_file" for _set in _sets],
+    value_map=[f"{_set}.value_map" for _set in _sets],
+    classes=[f"{_set}.classes" for _set in _sets],
+    palette=[f"{_set}.palette" for _set in _sets],
+    fold=[f"{_set}.split.fold" for _set in _sets],
+    split_seed=[f"{_set}.split.seed" for _set in _sets],
+    label_fraction=[f"{_set}.split.label_fraction" for _set in _sets],
+    label_grouping=[f"{_set}.split.label_grouping" for _set in _sets],
+    split=[f"{_set}.split" for _set in _sets],
+    patches_per_epoch=["train_dataloader.dataset.patches_per_epoch"],
+    label_noise=["train_dataloader.dataset.label_noise"],
+    on_bad_image=[f"{_set}.on_bad_image" for _set in _sets],
+    seed=["randomness.seed", "train_dataloader.dataset.seed"],
+)

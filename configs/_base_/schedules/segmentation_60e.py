@@ -1,0 +1,18 @@
+"""Sixty epochs of segmentation: AdamW, 2 epochs of warm-up, cosine to zero."""
+
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
+from torch.optim import AdamW
+
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=AdamW, lr=3e-4, weight_decay=0.01),
+)
+param_scheduler = [
+    dict(type=LinearLR, start_factor=0.01, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
+    dict(type=CosineAnnealingLR, by_epoch=True, begin=2, end=60, T_max=58, convert_to_iter_based=True),
+]
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=60, val_interval=5)
+val_cfg = dict(type=ValLoop)
+test_cfg = dict(type=TestLoop)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
