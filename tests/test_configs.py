@@ -13,6 +13,7 @@ from pathzoo.apis.config import load_config
 from pathzoo.apis.setup import setup
 from pathzoo.apis.train import train
 from pathzoo.datasets.phantom import write_breakhis, write_regions
+from pathzoo.datasets.regions import SEG_META_KEYS
 from pathzoo.paths import configs_root, leaf_configs
 from pathzoo.registry import MODELS, TRANSFORMS
 from pathzoo.zoo.allowlist import find_refused, to_data
@@ -46,7 +47,7 @@ def phantom(tmp_path_factory) -> Path:
 def regions(tmp_path_factory) -> Path:
     """Ten phantom patients with a labelled region each."""
     root = tmp_path_factory.mktemp("regions")
-    write_regions(root, patients=10, regions_per_patient=1, size=(200, 150))
+    write_regions(root, patients=10, regions_per_patient=1, size=(200, 150), mpp=2.0)
     return root
 
 
@@ -121,6 +122,17 @@ def test_red_patch_reaches_the_network_as_red(name, tmp_path):
         assert pixels[0] > 150
         assert pixels[0] > 2 * max(pixels[1], pixels[2])
         assert results["inputs"].shape[1:] == config.model_input.tile_size[::-1]
+
+
+@pytest.mark.parametrize("name", sorted(_SEGMENTATION))
+def test_the_copy_in_a_work_folder_hands_out_the_same_metadata(name, tmp_path):
+    """A name that is imported lazily would be dumped as its text, and every sample's weight and patient be lost."""
+    load_config(name).dump(str(tmp_path / "copy.py"))
+    for config in (load_config(name), load_config(tmp_path / "copy.py")):
+        for part in ("train", "val", "test"):
+            dataset = config[f"{part}_dataloader"].dataset
+            for one in [dataset[key] for key in ("labelled", "unlabelled") if key in dataset] or [dataset]:
+                assert tuple(one.pipeline[-1].meta_keys) == SEG_META_KEYS
 
 
 def _patch(picture: np.ndarray, size: tuple[int, int]) -> dict:

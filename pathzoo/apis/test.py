@@ -35,7 +35,7 @@ def test(
 
     Returns:
         The metric rows (metric, level, n, value, low, high). Written to the work folder: `metrics.json`, and `test/`
-        with predictions.csv, curves and plots.
+        with plots and what they are drawn from: predictions.csv and curves of a classifier, regions.csv of a segmenter.
 
     Raises:
         ConfigError, DataError, CheckpointError: One line that names the file, the value, the remedy.

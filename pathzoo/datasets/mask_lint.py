@@ -17,7 +17,7 @@ from pathzoo.datasets.masks import (
     unknown_value_text,
     value_lookup,
 )
-from pathzoo.datasets.region_table import ClassList, read_region_table
+from pathzoo.datasets.region_table import IGNORE, ClassList, read_region_table
 from pathzoo.errors import DataError
 
 #: kind -> what is looked for.
@@ -123,7 +123,10 @@ def _of_region(
         remedy = "label it, or leave the column mask empty"
         yield Problem("empty", where, mask.path, "no labelled pixel, all are 255", remedy)
     elif not any(pixels[1:]):
-        yield Problem("empty", where, mask.path, f"nothing but {classes[0]}", "check that no lesion was left out")
+        ignored = sum(count for value, count in enumerate(mask.counts) if lookup[value] == IGNORE)
+        value = f"nothing but {classes[0]}" + (f", and {ignored} pixels that are ignored" if ignored else "")
+        foreign = f"; if {IGNORE} stands for a class, translate it by a value map" if mask.counts[IGNORE] else ""
+        yield Problem("empty", where, mask.path, value, f"check that no lesion was left out{foreign}")
 
 
 def _duplicates(

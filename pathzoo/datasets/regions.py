@@ -165,12 +165,16 @@ class RegionSegmentation(PatchDataset):
 
     @staticmethod
     def check_config(arguments: Mapping[str, Any]) -> None:
-        """Checks the keys of `split` and `label_noise`, before anything of a config is built.
+        """Checks the keys of `split` and `label_noise`, and the pipeline, before anything of a config is built.
 
         Raises:
             ConfigError: an unknown scheme or key, or a value out of bounds.
         """
         SplitDataset.check_config(arguments)
+        for step in arguments.get("pipeline") or ():
+            keys = step.get("meta_keys") if isinstance(step, Mapping) else None
+            if isinstance(keys, str):  # its letters would be taken for keys, and every sample lose what is known of it
+                raise ConfigError(f"meta_keys={keys!r}: give a list of names, those of SEG_META_KEYS in {__name__}")
         if isinstance(arguments.get("label_noise"), Mapping):
             LabelNoise.of(arguments["label_noise"])
 

@@ -13,6 +13,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "patient_kfold": {"k": 5, "fold": 0, "seed": 0, **_LABEL_KEYS},
     "patient_ratio": {"ratios": _RATIOS, "seed": 0, **_LABEL_KEYS},
     "official_slide_groups": {"file": None, "fold": None, "val_ratio": 0.0, "seed": 0, **_LABEL_KEYS},
+    "held_out_patients": {"test": (), "val": (), "seed": 0, **_LABEL_KEYS},
     "by_image_leaky": {"ratios": _RATIOS, "seed": 0, **_LABEL_KEYS},
     "none": {"seed": 0},
 }
@@ -57,6 +58,12 @@ def _rules(scheme: str, values: Mapping[str, Any]) -> list[tuple[str, Any, bool,
         fold, share = values["fold"], values["val_ratio"]
         rules.append(("fold", fold, fold is None or _is_int(fold), "give the number of the hold-out, or None"))
         rules.append(("val_ratio", share, _is_number(share) and 0 <= share < 1, "give 0 (no validation) to below 1"))
+    if scheme == "held_out_patients":
+        test, val = values["test"], values["val"]
+        rules.append(("test", test, _are_names(test) and bool(test), "give a list of at least one patient"))
+        rules.append(("val", val, _are_names(val), "give a list of patients"))
+        both = sorted(set(test) & set(val)) if _are_names(test) and _are_names(val) else []
+        rules.append(("val", val, not both, f"{', '.join(both)} would be tested on too"))
     if "label_fraction" in values:
         share = values["label_fraction"]
         rules.append(("label_fraction", share, _is_number(share) and 0 < share <= 1, "give above 0, at most 1"))
@@ -71,6 +78,10 @@ def _is_int(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
 
 
 def _are_ratios(ratios: Any) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathzoo.errors import ConfigError, DataError
+from pathzoo.nearest import did_you_mean
 
 #: The group of all images whose patient is not known.
 UNKNOWN = "unknown"
@@ -87,6 +88,39 @@ def deal_patients(items: Sequence[SplitItem], targets: Sequence[float], seed: in
     for name, subset in zip(names, place, strict=True):
         subsets[subset].extend(members[name])
     return subsets
+
+
+def deal_named(items: Sequence[SplitItem], held_out: Mapping[str, Sequence[str]]) -> dict[str, list[SplitItem]]:
+    """Deals the patients that are named to their subsets, and everybody else to `train`.
+
+    Args:
+        items: all images.
+        held_out: subset -> patients, none in two of them.
+
+    Returns:
+        "train" and the subsets of `held_out` -> items.
+
+    Raises:
+        DataError: a name that is no patient's, nobody left to train on, or an image whose patient is not known: it
+            might be of somebody held out.
+    """
+    subset_of = {patient: subset for subset, patients in held_out.items() for patient in patients}
+    absent = sorted(set(subset_of) - {item.patient for item in items if item.patient is not None})
+    if absent:
+        known = {item.patient for item in items if item.patient is not None}
+        raise DataError(f"held_out_patients: no image is of patient {absent[0]!r}{did_you_mean(absent[0], known)}")
+    unknown = [item.item for item in items if item.patient is None]
+    if unknown:
+        raise DataError(
+            f"held_out_patients: the patient of {unknown[0]} ({len(unknown)} such images) is not known and might be held "
+            "out: fill the patient column"
+        )
+    dealt: dict[str, list[SplitItem]] = {subset: [] for subset in ("train", *held_out)}
+    for item in items:
+        dealt[subset_of.get(item.group, "train")].append(item)
+    if not dealt["train"]:
+        raise DataError("held_out_patients: every patient is held out, nobody is left to train on")
+    return dealt
 
 
 def group_weights(groups: Sequence[Sequence[SplitItem]]) -> np.ndarray:

@@ -8,6 +8,7 @@
 | `patient_kfold` | fold f tests, fold (f + 1) % k validates, the rest trains | patient |
 | `patient_ratio` | as `ratios` says | patient |
 | `official_slide_groups` | BreakHis hold-out file; `val_ratio` of its training patients validates | slide folder |
+| `held_out_patients` | the patients named in `test` and `val` (a hospital, a scanner), the rest trains | patient |
 | `by_image_leaky` | as `ratios` says, images of one patient on all sides: scores are inflated | nothing |
 | `none` | all images in subset `all` | nothing |
 
@@ -25,7 +26,7 @@ from typing import Any
 from pathzoo.datasets.leakage import caveats, check_leakage, first_names, group_of, refuse_tested
 from pathzoo.datasets.official_holdout import deal_official
 from pathzoo.datasets.split_config import SCHEMES, checked_scheme
-from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_patients, take_fraction
+from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_named, deal_patients, take_fraction
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import canonical_json, sha256_bytes, write_json
 
@@ -204,6 +205,8 @@ def _make(
             train, val = deal_patients(train, [1 - values["val_ratio"], values["val_ratio"]], seed)
         dealt = {"train": train, "val": val, "test": test}
         values["file"] = Path(values["file"]).name
+    elif scheme == "held_out_patients":
+        dealt = deal_named(items, {name: values[name] for name in ("val", "test")})
     else:
         names = [name for name, share in values["ratios"].items() if share > 0]
         deal = deal_patients if scheme == "patient_ratio" else deal_images

@@ -107,8 +107,7 @@ def review(
     """
     if rank_by not in RANKINGS:
         raise ConfigError(f"rank-by {rank_by!r}{did_you_mean(rank_by, RANKINGS)}")
-    if background not in source.classes:
-        raise ConfigError(f"background {background!r} is no class{did_you_mean(background, source.classes)}")
+    check_background(background, source.classes)
     numbers, tallies, folds = range(len(source.regions)), [], []
     for number in numbers:
         probs, fold = source.probs(number)
@@ -139,6 +138,28 @@ def review(
     return Review(thresholds, scores, suspicion, ranking(suspicion), areas, folds)
 
 
+def check_background(background: str, classes: Sequence[str]) -> None:
+    """Raises ConfigError where the background is no class."""
+    if background not in classes:
+        raise ConfigError(f"background {background!r} is no class{did_you_mean(background, classes)}")
+
+
+def region_names(regions: Sequence[Any]) -> list[str]:
+    """What the files of each region are called, and its picture in QuPath: the picture's name without its ending.
+
+    Raises:
+        DataError: Two pictures have one name.
+    """
+    names = [slide_name(Path(region.image)) for region in regions]
+    first: dict[str, str] = {}
+    for name, region in zip(names, regions, strict=True):
+        if first.setdefault(name, region.item) != region.item:
+            raise DataError(
+                f"{region.item} and {first[name]}: two pictures of one name cannot be told apart in QuPath; rename one"
+            )
+    return names
+
+
 def write_review(
     out: Path,
     source: ReviewSource,
@@ -154,7 +175,7 @@ def write_review(
         DataError: Two regions' pictures have one name.
         SlideError: `out` exists and `overwrite` is False, or it cannot be written.
     """
-    names = _names(source.regions)
+    names = region_names(source.regions)
     with atomic_folder(out, overwrite) as folder:
         for part in ("geojson", "pictures"):
             (folder / part).mkdir()
@@ -254,17 +275,6 @@ def _picture(source: ReviewSource, number: int, background: str, title: str) -> 
     place = list(source.classes).index(background)
     labels = source.labels(number)
     return panels(source.image(number), labels, answer, source.classes, source.colors, title=title, background=place)
-
-
-def _names(regions: Sequence[Any]) -> list[str]:
-    names = [slide_name(Path(region.image)) for region in regions]
-    first: dict[str, str] = {}
-    for name, region in zip(names, regions, strict=True):
-        if first.setdefault(name, region.item) != region.item:
-            raise DataError(
-                f"{region.item} and {first[name]}: two pictures of one name cannot be told apart in QuPath; rename one"
-            )
-    return names
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -9,18 +9,22 @@ it. A file that it wrote also says of which picture, which classes and which mod
 """
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from pathzoo.datasets.inventory import read_picture
 from pathzoo.engine.self_training.pictures import file_name
 from pathzoo.errors import DataError
 from pathzoo.fileio import atomic_path
 from pathzoo.wsi.names import slide_name
+
+#: What to do about a file that is of no use. A file that is there is not predicted again.
+_AGAIN = "remove it and predict that region again"
 
 
 def write_region_probs(
@@ -49,14 +53,13 @@ def write_region_probs(
 
 def written_by(folder: Path, region: Any, classes: Sequence[str]) -> str | None:
     """The `model` of a file that `write_region_probs` left for this very region, None where there is none."""
-    path = _own_path(folder, region.item)
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if str(content["image_sha256"]) == region.sha256 and content["classes"].tolist() == list(classes):
-                return str(content["model"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass
-    return None
+        found = _arrays(_own_path(folder, region.item))
+    except DataError:
+        return None
+    if str(found.get("image_sha256")) != region.sha256 or _class_names(found) != list(classes):
+        return None
+    return str(found["model"]) if "probs" in found and "model" in found else None
 
 
 def missing_probs(folder: Path, regions: Sequence[Any]) -> list[str]:
@@ -95,20 +98,30 @@ def read_region_probs(
 
 
 def _read_npz(path: Path, region: Any, classes: Sequence[str]) -> tuple[npt.NDArray[Any], int | None]:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            found = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read ({error}); predict that region again") from error
+    found = _arrays(path)
     if "probs" not in found:
-        raise DataError(f"{path}: has no array 'probs', but {', '.join(found)}")
-    if "classes" in found and found["classes"].tolist() != list(classes):
-        raise DataError(f"{path}: is of the classes {', '.join(found['classes'].tolist())}, not {', '.join(classes)}")
+        raise DataError(f"{path}: has no array 'probs', but {', '.join(found)}; {_AGAIN}")
+    if "classes" in found and (names := _class_names(found)) != list(classes):
+        raise DataError(f"{path}: is of the classes {', '.join(names)}, not {', '.join(classes)}; {_AGAIN}")
     if "image_sha256" in found and str(found["image_sha256"]) != region.sha256:
-        raise DataError(f"{path}: was predicted from another picture than {region.image} is now; predict it again")
+        raise DataError(f"{path}: was predicted from another picture than {region.image} is now; {_AGAIN}")
     probs = found["probs"]
-    fold = int(found["fold"]) if "fold" in found else None
+    if probs.dtype != np.uint8 and probs.dtype.kind != "f":
+        raise DataError(f"{path}: probs are of type {probs.dtype}; store uint8 in 0..255, or float in 0..1")
+    fold = int(found["fold"]) if "fold" in found and found["fold"].size == 1 else None
     return (probs if probs.dtype == np.uint8 else probs.astype(np.float32)), fold
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
+
+
+def _class_names(found: dict[str, npt.NDArray[Any]]) -> list[str] | None:
+    return [str(name) for name in found["classes"].reshape(-1)] if "classes" in found else None
 
 
 def _read_pictures(path: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
@@ -124,13 +137,12 @@ def _read_pictures(path: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.fl
 
 
 def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "P"):
-                raise DataError(f"{path}: pixels of mode {picture.mode}; expected one channel of 8 bits")
-            return np.asarray(picture)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    read = read_picture(path)
+    if read.picture is None:
+        raise DataError(f"{path}: {read.error}; {_AGAIN}")
+    if read.picture.mode not in ("L", "P"):
+        raise DataError(f"{path}: pixels of mode {read.picture.mode}; expected one channel of 8 bits")
+    return np.asarray(read.picture)
 
 
 def _own_path(folder: Path, item: str) -> Path:
@@ -138,6 +150,6 @@ def _own_path(folder: Path, item: str) -> Path:
 
 
 def _path_of(folder: Path, region: Any) -> Path | None:
-    name = slide_name(Path(region.image))
-    candidates = (_own_path(folder, region.item), folder / f"{name}.npz", folder / "classes" / f"{name}.png")
+    names = file_name(region.item), slide_name(Path(region.image))
+    candidates = (folder / part for name in names for part in (f"{name}.npz", f"classes/{name}.png"))
     return next((path for path in candidates if path.is_file()), None)

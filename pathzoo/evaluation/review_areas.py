@@ -47,19 +47,18 @@ def review_areas(
     probs: ProbMap,
     thresholds: npt.NDArray[np.float64],
     min_pixels: int = MIN_PIXELS,
-    tolerance: float = 1.0,
 ) -> list[ReviewArea]:
     """Finds the areas of a region that are worth a second look.
 
     A connected area of one label that on average looks more like another class is proposed as a whole. In the others
-    those parts are that the model confidently gives to another class, without seams.
+    those parts are that the model confidently gives to another class, without seams. Outlines are exact: a simpler one
+    would leave a rim of the old label around what is accepted.
 
     Args:
         labels: (H, W) class indices, 255 for pixels without a label.
         probs: (C, H, W), float in 0..1 or uint8.
         thresholds: (C,), of `class_thresholds` over all regions.
         min_pixels: Smaller areas are left out.
-        tolerance: Of the outlines, in pixels; see `Outliner`.
 
     Returns:
         The areas, the one of the greatest weight first.
@@ -83,7 +82,7 @@ def review_areas(
                     count = int(inside.sum())
                     margin = _margins(given, count, np.array(sums), thresholds)[proposed]
                     shares = sums[given] / count, sums[proposed] / count
-                    polygon = _outline(inside, box, tolerance)
+                    polygon = _outline(inside, box)
                     found.append(ReviewArea(given, proposed, is_whole, count, *shares, float(margin), polygon))
     return sorted(found, key=lambda area: -area.weight)
 
@@ -131,8 +130,8 @@ def _connected(
             yield components[box] == number, box
 
 
-def _outline(inside: npt.NDArray[np.bool_], box: tuple[slice, slice], tolerance: float) -> Polygon:
-    outliner = Outliner(inside.shape[1], [0], tolerance, min_pixels=1)
+def _outline(inside: npt.NDArray[np.bool_], box: tuple[slice, slice]) -> Polygon:
+    outliner = Outliner(inside.shape[1], [0], tolerance=0, min_pixels=1)
     outliner.add(np.where(inside, np.uint8(0), np.uint8(NONE)))
     (outline,) = outliner.finish()
     return translate(outline.polygon, box[1].start, box[0].start)

@@ -17,7 +17,7 @@ from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.outputs import atomic_folder, write_csv
 from pathzoo.wsi.png_stream import write_png
 from pathzoo.wsi.rasterising import IGNORE, Labels, rasterise
-from pathzoo.wsi.region_areas import AreaRules, Cut, SortedAreas, plan_cuts, sort_areas
+from pathzoo.wsi.region_areas import AreaRules, Cut, SortedAreas, plan_cuts, share_area, sort_areas
 from pathzoo.wsi.slide import Slide
 
 HEADER = ("image", "mask", "patient", "slide", "mpp", "x", "y")
@@ -193,7 +193,7 @@ def _note(areas: SortedAreas, cuts: Sequence[Cut], slide: Slide, name: str, repo
     whole = shapely.box(x, y, x + width, y + height)
     figures = [*(area for area, _ in areas.drawn), *areas.regions]
     report.ignored_areas.update(areas.left_out)
-    if not all(figure.intersects(whole) for figure in figures):
+    if not all(share_area(figure, whole) for figure in figures):
         report.astray.append(name)
     if not cuts:
         report.nothing_to_cut.append(name)

@@ -167,15 +167,21 @@ def plan_cuts(areas: SortedAreas, rules: AreaRules, bounds: Region, scale: float
         return [_cut(whole, whole, scale)]
     if rules.cut == "annotated":
         margin = rules.margin * scale
-        boxes = [geometry.envelope for geometry, _ in areas.drawn if geometry.intersects(whole)]
+        # What is to be ignored is no reason to cut.
+        boxes = [area.envelope for area, value in areas.drawn if value != IGNORE and share_area(area, whole)]
         grown = [shapely.box(*np.add(box.bounds, (-margin, -margin, margin, margin))) for box in boxes]
         return [_cut(box, whole, scale) for box in joined_boxes(grown)]
     cuts = []
     for area in areas.regions:
-        if area.intersection(whole).area > 0:
+        if share_area(area, whole):
             exact = area.equals(area.envelope)
             cuts.append(_cut(area, whole, scale, None if exact else area))
     return sorted(cuts, key=lambda cut: (cut.y, cut.x))
+
+
+def share_area(one: BaseGeometry, other: BaseGeometry) -> bool:
+    """Whether two areas overlap; it is not enough that they touch."""
+    return one.intersects(other) and one.intersection(other).area > 0
 
 
 def joined_boxes(boxes: Sequence[BaseGeometry]) -> list[BaseGeometry]:

@@ -172,7 +172,7 @@ class MetricRow(Block):
     """One number with its doubt: `low` and `high` bound the interval, null without known patients."""
 
     metric: Text
-    level: Literal["image", "tile", "patient", "slide"]
+    level: Literal["image", "tile", "patient", "slide", "pixel", "patch", "region"]
     n: Count
     value: float
     low: float | None = None

@@ -267,6 +267,10 @@ def test_configs_are_checked_before_anything_is_built():
         BreastLesions.check_config({"label_noise": {"flipp": 0.2}})
     with pytest.raises(ConfigError, match="has no key 'fould'"):
         BreastLesions.check_config({"split": {"scheme": "patient_kfold", "fould": 1}})
+    # What mmengine writes into a work dir for a tuple that a config has imported:
+    pipeline = [{"type": "PackSegInputs", "meta_keys": "pathzoo.datasets.regions.SEG_META_KEYS"}]
+    with pytest.raises(ConfigError, match=r"meta_keys='pathzoo.datasets.regions.SEG_META_KEYS': give a list of names"):
+        BreastLesions.check_config({"pipeline": pipeline})
 
 
 def test_a_resolution_that_the_pipeline_would_refuse(lab):

@@ -20,6 +20,7 @@ from pathzoo.engine.self_training.audit_plot import plot_audit
 from pathzoo.engine.self_training.confidence import probability_of
 from pathzoo.engine.self_training.policies import keep
 from pathzoo.engine.self_training.records import count_levels
+from pathzoo.errors import ConfigError
 from pathzoo.visualization.curves import save_figure
 
 _CLASSES = ("normal", "benign", "malignant")
@@ -150,6 +151,13 @@ def test_hardly_anything_kept_is_named():
     rows = _rows(_regions(0), lowest=(255, 255, 255))
     texts = warnings_of(rows, None, Alarm(dies_below=0))
     assert len(texts) == 1 and "of the pixels are kept" in texts[0]
+
+
+@pytest.mark.parametrize("name", ["dies_below", "certainty_below", "certainty_drop", "kept_below"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, "0.1", True, None, float("nan")])
+def test_limit_that_is_no_share_is_named(name, value):
+    with pytest.raises(ConfigError, match=rf"{name}=.*number from 0 to 1"):
+        Alarm(**{name: value})
 
 
 def test_table_reads_back(tmp_path):

@@ -221,13 +221,13 @@ def test_areas_are_whole_lesions_or_sure_parts_without_seams():
     for rows, columns, other in changes:
         probs[:, rows, columns], probs[other, rows, columns] = 0.1, 0.8
     thresholds = np.array([0.8, 0.75, 0.75])
-    areas = review_areas(labels, probs, thresholds, tolerance=0)
+    areas = review_areas(labels, probs, thresholds)
     assert [(a.given, a.proposed, a.whole, a.pixels) for a in areas] == [(1, 2, True, 1600), (0, 1, False, 392)]
     assert areas[0].polygon.equals(shapely.box(20, 20, 60, 60))
     assert areas[0].given_prob == pytest.approx(0.1) and areas[0].proposed_prob == pytest.approx(0.8)
     assert areas[0].margin == pytest.approx(0.7, abs=1e-5)
     assert shapely.box(100, 70, 120, 90).covers(areas[1].polygon)
-    as_bytes = review_areas(labels, np.rint(probs * 255).astype(np.uint8), thresholds - 0.01, tolerance=0)
+    as_bytes = review_areas(labels, np.rint(probs * 255).astype(np.uint8), thresholds - 0.01)
     assert [(a.given, a.proposed, a.pixels) for a in as_bytes] == [(1, 2, 1600), (0, 1, 392)]
     assert review_areas(labels, probs, thresholds, min_pixels=500)[-1].pixels == 1600
     assert review_areas(np.full_like(labels, 255), probs, thresholds) == []

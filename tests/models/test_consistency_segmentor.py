@@ -262,6 +262,10 @@ def test_that_check_finds_a_parameter_without_gradient(group):
         ({"momentum": 0}, "momentum 0"),
         ({"consistency_weight": -1}, "consistency_weight -1"),
         ({"strong": {"colour": 0.1}}, r"strong .*colour"),
+        ({"strong": {"cutout": 1.5}}, r"strong .*1\.5.*cutout lie in 0\.\.1"),
+        ({"strong": {"contrast": -0.1}}, r"strong .*contrast and cutout lie in 0\.\.1"),
+        ({"strong": {"noise": -1}}, r"color and noise are 0 or more"),
+        ({"strong": {"color": "much"}}, r"strong .*much"),
     ],
 )
 def test_numbers_out_of_range_are_refused(changed, words):

@@ -83,6 +83,27 @@ def test_parameters_are_those_of_the_formula():
     assert sum(p.numel() for p in head.parameters()) == expected == 9_012_979
 
 
+@pytest.mark.parametrize(
+    ("name", "stem", "encoder", "decoder"),
+    [
+        ("resnest14d", 64, 8_562_688, 9_013_363),
+        ("resnest26d", 64, 15_020_448, 9_013_363),
+        ("resnest50d", 64, 25_434_240, 9_013_363),
+        ("resnest101e", 128, 46_226_016, 9_031_795),
+    ],
+)
+def test_over_each_resnest_it_has_the_parameters_of_another_u_net(name, stem, encoder, decoder):
+    """Those of segmentation-models-pytorch 0.6.0's Unet("tu-" + name), 3 classes, whose last convolution is 3x3."""
+    with torch.device("meta"):
+        backbone = TimmBackbone(name, out_indices=(0, 1, 2, 3, 4)).eval()
+        head = UNetHead(backbone.channels, num_classes=3).eval()
+        logits = head(backbone(torch.zeros(1, 3, 65, 97)))
+    assert backbone.channels == (stem, 256, 512, 1024, 2048)
+    assert sum(p.numel() for p in backbone.parameters()) == encoder
+    assert sum(p.numel() for p in head.parameters()) == decoder - (9 - 1) * 16 * 3
+    assert head.predict_by_feat(logits, [{"img_shape": (65, 97)}]).shape == (1, 3, 65, 97)
+
+
 def test_pixels_keep_their_places():
     """With weights that only pass the finest map on, a pixel's logit is its own map's, at any size."""
     head = UNetHead((1, 1), (1, 1), num_classes=2, norm_cfg=None, act_cfg=None).eval()

@@ -92,7 +92,7 @@ def test_a_wrong_field_is_refused_by_name(fields, path, value, reason):
         ({"low": 0.2}, "both low and high"),
         ({"low": 0.9, "high": 0.1}, "above"),
         ({"value": float("nan")}, "value"),
-        ({"level": "pixel"}, "level"),
+        ({"level": "cell"}, "level"),
     ],
 )
 def test_metric_rows(fields, row, reason):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_model import CARD, INPUT, MEAN, STD
 
+from pathzoo.evaluation.functional import RegionTally, segmentation_report
 from pathzoo.wsi.predictor import SegProbs
 from pathzoo.zoo.allowlist import build_from_data, find_part, find_refused, to_data
 from pathzoo.zoo.golden import noise_tiles
@@ -73,11 +74,13 @@ def trained(training):
     return module
 
 
-def publish(training, module, folder: Path) -> Path:
+def publish(training, module, folder: Path, rows: list[dict] | None = None) -> Path:
     run = {"task": "segmentation", "model": to_data(training), "classes": CLASSES}
     run |= {"model_input": {**INPUT, "tile_size": list(SIZE)}, "data": {"synthetic": True}}
     folder.mkdir()
     (folder / "train_run.json").write_text(json.dumps(run))
+    if rows:
+        (folder / "metrics.json").write_text(json.dumps({"dataset": "BreastLesions", "subset": "test", "rows": rows}))
     torch.save({"state_dict": module.state_dict()}, folder / "last.pth")
     return publish_model(folder / "last.pth", "tiny-unet", "1.0.0", folder / "zoo", CARD)
 
@@ -124,6 +127,17 @@ def test_the_published_config_is_data(folder):
     assert not list(find_refused(model)) and not list(find_part(model, "segmentation"))
     keys = build_from_data(model).state_dict().keys()
     assert not [key for key in keys if "class_weight" in key]
+
+
+def test_figures_of_every_level_are_published(network, tmp_path):
+    """As a test of a segmenter writes them: over pixels, patches, regions and patients."""
+    tally = RegionTally(3)
+    tally.add(np.array([0, 1, 2, 2]), np.random.default_rng(0).integers(1, 99, (4, 3, 3)))
+    rows = segmentation_report(tally.counts(), ["a", "b", "b"], CLASSES, tally.patch_sums(), n_bootstrap=20)
+    folder = publish(config(), network, tmp_path / "run", [dict(row) for row in rows])
+    published = json.loads((folder / "model.json").read_text())["metrics"][0]["rows"]
+    assert {row["level"] for row in published} == {"pixel", "patch", "region", "patient"}
+    assert [(row["metric"], row["value"]) for row in published] == [(row["metric"], row["value"]) for row in rows]
 
 
 def test_a_red_tile_reaches_the_encoder_as_red(folder):

@@ -11,7 +11,8 @@ predicts every region by the one that has not seen its patient, and ranks the re
 DIR/review holds ranking.csv, areas.csv, pictures of the first regions, and for each region a GeoJSON file: open the
 region's picture in QuPath, import the file, delete the areas "Review: ..." that are wrong, correct outlines where
 needed, and export all annotations as GeoJSON under the same name. Then the command that is printed at the end makes a
-corrected data set. The areas "Review: CLASS" that are still there become CLASS with --accept-reviews.
+corrected data set. With --accept-reviews the areas "Review: CLASS" that are still there become CLASS: of files that
+nobody has looked at, all of them.
 """
 
 import argparse
@@ -49,8 +50,7 @@ def run(args: argparse.Namespace) -> Any:
     if args.data_root is not None and args.config is not None:
         options["data_root"] = str(args.data_root)
     dataset, predictions = _dataset(args, options)
-    classes = list(dataset.metainfo["classes"])
-    background = classes[0] if args.background is None else args.background
+    classes, background = _check(dataset, args)
     lacking = missing_probs(predictions, dataset.regions)
     if lacking:
         raise DataError(
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> Any:
     _tell_planted(dataset, found)
     print(f"\n{out}: ranking.csv, areas.csv, pictures/, geojson/. Once the files of geojson/ are corrected:\n")
     print(_next(out, source, background))
+    print("\nAdd --accept-reviews once every area 'Review: ...' has been looked at; without it they change nothing.")
     return found
 
 
@@ -81,14 +82,15 @@ def _dataset(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, Pa
     from pathzoo.apis.cross_fit import cross_fit, labelled_part
     from pathzoo.apis.setup import setup
 
+    setup()
     if args.predictions is None:
         if args.config is None:
             raise ConfigError("give a CONFIG to train models by, or --predictions with probabilities of the regions")
+        _check(labelled_part(load_config(args.config, options)), args)  # not after hours of training
         fitted = cross_fit(args.config, args.work_dir, args.folds, options, seed=args.seed, tta=args.tta, progress=_say)
         return fitted.dataset, fitted.predictions
     if not args.predictions.is_dir():
         raise DataError(f"{args.predictions}: no such folder of predictions")
-    setup()
     if args.config is not None:
         return labelled_part(load_config(args.config, options)), args.predictions
     if args.data_root is None:
@@ -98,6 +100,17 @@ def _dataset(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, Pa
     dataset = RegionSegmentation(data_root=str(args.data_root), ann_file="regions.csv")
     labelled = [number for number, region in enumerate(dataset.regions) if region.mask is not None]
     return dataset.get_subset(labelled), args.predictions
+
+
+def _check(dataset: Any, args: argparse.Namespace) -> tuple[list[str], str]:
+    """The classes and the background; raises for what a review of these regions would stumble over."""
+    from pathzoo.evaluation.label_review import check_background, region_names
+
+    classes = list(dataset.metainfo["classes"])
+    background = classes[0] if args.background is None else args.background
+    check_background(background, classes)
+    region_names(dataset.regions)
+    return classes, background
 
 
 def _table(source: Any, found: Any, top: int) -> str:
@@ -125,7 +138,7 @@ def _tell_planted(dataset: Any, found: Any) -> None:
 
 
 def _next(out: Path, source: Any, background: str) -> str:
-    words = ["python", "tools/dataset_converters/annotations_to_regions.py", "--accept-reviews"]
+    words = ["python", "tools/dataset_converters/annotations_to_regions.py"]
     for option, value in (
         ("--slides", out / "slides.csv"),
         ("--patients", out / "slides.csv"),

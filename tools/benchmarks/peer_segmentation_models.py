@@ -37,6 +37,7 @@ def main() -> None:
         parser.add_argument(name, type=int, required=True)
     arguments = parser.parse_args()
     import segmentation_models_pytorch as smp
+    import timm
 
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,7 +66,8 @@ def main() -> None:
         images, labels = next(iter(batches))
         batches = [(images.to(device), labels.to(device))] * arguments.iterations
     count = sum(parameter.numel() for parameter in model.parameters())
-    about = {"parameters": count, "version": f"segmentation-models-pytorch {smp.__version__}"}
+    versions = f"segmentation-models-pytorch {smp.__version__}, timm {timm.__version__}, torch {torch.__version__}"
+    about = {"parameters": count, "version": versions}
     serve(about, {"train": training(batches, step, device), "read": reading(dataset)})
 
 
@@ -146,7 +148,8 @@ class RegionCrops(Dataset):
 
     def __init__(self, root: Path, size: int, count: int) -> None:
         with (root / "regions.csv").open(newline="") as file:
-            self.files = [(str(root / row["image"]), str(root / row["mask"])) for row in csv.DictReader(file)]
+            rows = [row for row in csv.DictReader(file) if row["mask"]]
+        self.files = [(str(root / row["image"]), str(root / row["mask"])) for row in rows]
         self.count, self.transform = count, augmentation(size)
 
     def __len__(self) -> int:

@@ -6,19 +6,24 @@ Without --data-root phantom regions are drawn for it. Both sides have the same e
 same widths of the decoder, AdamW, cross-entropy + Dice, the same augmentation (a crop at a drawn place, the eight
 symmetries, brightness and contrast). Every arm is a process of its own that stays; they take turns:
 
-    bare step    forward, backward and optimizer on one batch in memory: the ceiling; in both memory layouts first, of
-                 which each side then takes its faster one
+    bare step    forward, backward and optimizer on one batch in memory: the ceiling; in both memory layouts first
+                 (channels_last helps some networks and slows others), of which each side then takes its faster one
     peer, regions    a plain PyTorch loop whose data set decodes a region's PNG and crops a patch
     peer, patches    the same over patches that were cut and written as files beforehand (their places are fixed)
     ours, plain loop    the same loop with RegionSegmentation, which keeps decoded regions, and our model
     ours, Runner    mmengine's Runner with its hooks; validation and checkpoints are not timed
 
-The data sets alone are measured in one thread, in patches per second of CPU time. Peers run where `--peer-python` names
-an interpreter that has segmentation-models-pytorch 0.6.
+The aim is held against both ways to feed the peer. The data sets alone are measured in one thread, in patches per
+second of CPU time. The peer runs where `--peer-python` names an interpreter that has segmentation-models-pytorch 0.6,
+with the torch and timm of this one:
+
+    uv venv peers && uv pip install --python peers/bin/python segmentation-models-pytorch==0.6.0 albumentations==2.0.8 \
+        torch==TORCH torchvision timm==TIMM
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,11 +31,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from measuring import Table, in_turns, machine, publish, ratio, spread
 from peer_segmentation_models import MARK, cut_patches
 
-from pathzoo.errors import PathzooError
+from pathzoo.errors import ConfigError, DataError, PathzooError
 
 _BARE = "bare step (ceiling)"
 _OURS = {"bare": _BARE, "plain": "ours, plain loop", "runner": "ours, Runner"}
@@ -38,12 +44,17 @@ _PEER = {"bare": "peer: bare step", "regions": "peer: PNG regions", "patches": "
 
 #: What runs an arm of each side.
 _SCRIPTS = {"ours": "segmentation_arms.py", "peer": "peer_segmentation_models.py"}
+#: Patches/s against the peer's.
+_AIM = "1.2"
+#: Of the processes: albumentations would ask its registry for updates.
+_ENVIRONMENT = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns 0, or 2 for bad input."""
     arguments = _parser().parse_args(argv)
     try:
+        _check(arguments)
         with tempfile.TemporaryDirectory(prefix="pathzoo-benchmark-") as folder:
             _run(arguments, Path(folder))
     except PathzooError as error:
@@ -53,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
+    where = machine(device=_device())  # first: it tells the load at the start
     root = folder / "data"
     root.mkdir()
     _lay_out(arguments, root)
@@ -66,8 +78,10 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         bare = in_turns({name: arm.asks("train") for name, arm in layouts.items()}, arguments.rounds)
         fastest = {side: max((0, 1), key=lambda last: spread(bare[side, last]).median) for side in sides}
         for side, names in sides.items():
+            layouts[side, 1 - fastest[side]].end()
             for arm, text in names.items():
-                arms[text] = _Arm(arguments, root, side, arm, fastest[side])
+                last = fastest[side]
+                arms[text] = layouts[side, last] if arm == "bare" else _Arm(arguments, root, side, arm, last)
         trained = in_turns({text: arm.asks("train") for text, arm in arms.items()}, arguments.rounds)
         readers = {text: arm.asks("read") for text, arm in arms.items() if arm.name in ("plain", "regions", "patches")}
         read = in_turns(readers, arguments.rounds)
@@ -80,7 +94,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         f"{', '.join(f'{side} {count:,}' for side, count in counts.items())}; patches of {arguments.size} px, batches "
         f"of {arguments.batch_size}, {arguments.iterations} a round, {arguments.workers} workers; channels_last: "
         f"{', '.join(f'{side} {bool(last)}' for side, last in fastest.items())}; {arguments.rounds} rounds in turns "
-        f"after one to warm up; medians (range). Peer: {_version(layouts)}. {machine(device=_device())}."
+        f"after one to warm up; medians (range). Peer: {_version(layouts)}. {where}."
     )
     tables = [_layout_table(bare, sides), *_training_tables(trained), _reading_table(read)]
     publish(tables, note, arguments.markdown)
@@ -99,7 +113,8 @@ class _Arm:
         if side == "ours":
             command += ["--rounds", str(arguments.rounds)]
         command += ["--decoder-channels", *map(str, arguments.decoder_channels)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, **pipes, env=_ENVIRONMENT)
         self.about = self._answer()
         print(f"{side}, {name}: ready", file=sys.stderr, flush=True)
 
@@ -126,6 +141,31 @@ class _Arm:
             if line.startswith(MARK):
                 return json.loads(line.removeprefix(MARK))
         raise SystemExit(f"{' '.join(map(str, self._process.args))}\nended with {self._process.wait()}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what would fail after minutes: data that is none, a peer's interpreter without the peer.
+
+    Raises:
+        DataError, ConfigError: with the remedy.
+    """
+    if arguments.data_root and not (arguments.data_root / "regions.csv").is_file():
+        raise DataError(f"--data-root {arguments.data_root}: no regions.csv in it; give a folder of regions, or none")
+    if not arguments.peer_python:
+        print("no --peer-python: ours alone is measured, and no ratio to the peer", file=sys.stderr)
+        return
+    try:
+        words = [arguments.peer_python, "-c", "import segmentation_models_pytorch, albumentations, cv2, PIL"]
+        done = subprocess.run(words, capture_output=True, text=True, env=_ENVIRONMENT)
+        problem = (done.stderr.strip().splitlines() or ["it fails"])[-1] if done.returncode else ""
+    except OSError as error:
+        problem = str(error.strerror)
+    if problem:
+        same = f"torch=={torch.__version__.partition('+')[0]} torchvision timm=={timm.__version__}"
+        raise ConfigError(
+            f"--peer-python {arguments.peer_python}: {problem}; make an environment for the peer: uv venv peers && uv "
+            f"pip install --python peers/bin/python segmentation-models-pytorch==0.6.0 albumentations==2.0.8 {same}"
+        )
 
 
 def _lay_out(arguments: argparse.Namespace, root: Path) -> None:
@@ -167,9 +207,10 @@ def _training_tables(values: dict[str, list[float]]) -> list[Table]:
         (f"{_OURS[ours]} / {_PEER[peer]}", _OURS[ours], _PEER[peer], aim)
         for ours, peer, aim in (
             ("bare", "bare", ""),
-            ("plain", "regions", "1.2"),
-            ("plain", "patches", ""),
-            ("runner", "regions", ""),
+            ("plain", "regions", _AIM),
+            ("plain", "patches", _AIM),
+            ("runner", "regions", _AIM),
+            ("runner", "patches", _AIM),
         )
         if _PEER[peer] in values
     ]

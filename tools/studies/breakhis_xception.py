@@ -15,6 +15,7 @@ import numpy as np
 
 from pathzoo._version import __version__
 from pathzoo.apis.config import load_config
+from pathzoo.apis.options import parse_options
 from pathzoo.apis.setup import setup
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
@@ -103,17 +104,18 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     for seed in range(first, first + arguments.seeds):
         for arm in chosen:
             root = _draw(folder, seed, arm.shuffled, arguments.scale) if phantom else Path(arguments.data_root)
-            _run_arm(arm, seed, root, weights, arguments.scale, results, folder)
+            _run_arm(arm, seed, root, weights, arguments, results, folder)
 
 
 def _run_arm(
-    arm: Arm, seed: int, root: Path, weights: dict[str, Path], scale: str, results: Results, folder: Path
+    arm: Arm, seed: int, root: Path, weights: dict[str, Path], arguments: Namespace, results: Results, folder: Path
 ) -> None:
-    options = _scale_options(scale)
+    scale = arguments.scale
+    options = parse_options(arguments.cfg_options) | _scale_options(scale)
     config = load_config(arm.config, options)
     row: dict[str, Any] = {
         "scale": scale,
-        "data": "phantom" if (root / "phantom.json").exists() else "real",
+        "data": arguments.data_name or ("phantom" if (root / "phantom.json").exists() else "real"),
         "arm": arm.name,
         "seed": seed,
         "config_digest": _config_digest(config, weights.get(arm.network or "")),

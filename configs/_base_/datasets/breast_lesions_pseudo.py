@@ -10,7 +10,6 @@ from mmseg.datasets.transforms import PackSegInputs
 
 from pathzoo.datasets.breast_lesions import BreastLesions
 from pathzoo.datasets.pseudo_labelled import PseudoLabelled
-from pathzoo.datasets.regions import SEG_META_KEYS
 from pathzoo.datasets.sampling import SeededSampler
 from pathzoo.datasets.transforms import Albumentations, StainJitter
 from pathzoo.evaluation.metrics import SegmentationMetric
@@ -32,6 +31,22 @@ _dataset = dict(
     cache="memory",
     on_bad_image="error",
 )
+# As pathzoo.datasets.regions.SEG_META_KEYS; spelled out, so that the copy of the config in a work folder holds it too.
+_meta_keys = (
+    "item",
+    "patient",
+    "slide",
+    "mpp",
+    "region_index",
+    "patch_x",
+    "patch_y",
+    "sample_idx",
+    "loss_weight",
+    "unlabelled",
+    "img_path",
+    "ori_shape",
+    "img_shape",
+)
 _train_pipeline = [
     dict(
         type=Albumentations,
@@ -41,9 +56,9 @@ _train_pipeline = [
             dict(type=ColorJitter, brightness=0.1, contrast=0.1, saturation=0.0, hue=0.0, p=0.5),
         ],
     ),
-    dict(type=PackSegInputs, meta_keys=SEG_META_KEYS),
+    dict(type=PackSegInputs, meta_keys=_meta_keys),
 ]
-_test_pipeline = [dict(type=PackSegInputs, meta_keys=SEG_META_KEYS)]
+_test_pipeline = [dict(type=PackSegInputs, meta_keys=_meta_keys)]
 _loader = dict(num_workers=4, persistent_workers=False, pin_memory=True, collate_fn=dict(type=pseudo_collate))
 
 train_dataloader = dict(

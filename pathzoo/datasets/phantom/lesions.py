@@ -80,7 +80,8 @@ def draw_region(
         patient: whose.
         size: (width, height) in pixels.
         mpp: microns per pixel.
-        kinds: of lesions that the region shows, each at least once.
+        kinds: of lesions that are painted, each at least once. In a region under about half a square millimetre one may
+            come out too small to be told from a normal gland, and is then labelled as one.
 
     Returns:
         RGB uint8 (height, width, 3), and uint8 (height, width): 0 normal, 1 benign, 2 malignant.

@@ -32,8 +32,9 @@ def write_regions(
 ) -> Path:
     """Draws a cohort as `RegionSegmentation` reads it: regions.csv, classes.json, images/ and masks/ (palette PNG).
 
-    A patient's first region shows both kinds of lesion, each further one either of them or both. Patients differ in
-    stain, texture, cellularity, architecture and atypia, so that a few of them do not stand for all.
+    A patient's first region shows both kinds of lesion, each further one either of them or both (small regions may show
+    fewer, see `draw_region`). Patients differ in stain, texture, cellularity, architecture and atypia, so that a few of
+    them do not stand for all.
     Files that exist are drawn again and replaced.
 
     Args:

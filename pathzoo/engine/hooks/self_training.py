@@ -50,6 +50,7 @@ class SelfTrainingHook(Hook):
         ConfigError: an argument out of its choices; as training begins: a loop without epochs, a round after the end, a
             data set that takes no pseudo-labels, no EMAHook for teacher="ema".
         DataError: the round that a resumed run was trained with is missing, damaged, or another run's.
+        ConfigError: or was made after another number of epochs than `rounds` says.
     """
 
     #: Before IterTimerHook, which would count a round as the time to load the first batch.
@@ -138,6 +139,7 @@ class SelfTrainingHook(Hook):
             folder = self._made_before(runner, number)
         dataset = runner.train_dataloader.dataset
         folder.check(dataset, self.run)
+        self._check_epoch(folder, number)
         dataset.use_pseudo_labels(folder)
         # Persistent workers hold the data set as it was when they started: the next epoch starts new ones.
         runner.train_dataloader._iterator = None
@@ -176,6 +178,14 @@ class SelfTrainingHook(Hook):
             )
         runner.logger.info(f"self-training: going on with round {number}, made after {begin} epochs: {path}")
         return PseudoLabelFolder(path)
+
+    def _check_epoch(self, folder: PseudoLabelFolder, number: int) -> None:
+        begin, made = self.rounds[number - 1], folder.provenance["epoch"]
+        if made != begin:
+            raise ConfigError(
+                f"{folder.path}: made after {made} epochs, but rounds={list(self.rounds)} has round {number} after "
+                f"{begin}: rounds that were made stay where they were; give the `rounds` that the run began with"
+            )
 
 
 def _checked_rounds(rounds: Sequence[int]) -> tuple[int, ...]:

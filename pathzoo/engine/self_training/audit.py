@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from pathzoo.engine.self_training.confidence import LEVELS, lowest_probability, probability_of
 from pathzoo.engine.self_training.policies import NOT_KEPT
+from pathzoo.errors import ConfigError
 from pathzoo.evaluation.functional import confusion_counts
 from pathzoo.fileio import write_text
 
@@ -182,12 +183,20 @@ class Alarm:
         certainty_drop: fall of that number since the round before. Trained on their own predictions networks get
             surer from round to round; a fall by a fifth of the scale is training that goes apart.
         kept_below: share of pixels kept. Of under a hundredth nothing is to be learnt.
+
+    Raises:
+        ConfigError: a limit that is no number from 0 to 1.
     """
 
     dies_below: float = 0.1
     certainty_below: float = 0.25
     certainty_drop: float = 0.2
     kept_below: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value!r}: give a number from 0 to 1")
 
 
 def warnings_of(

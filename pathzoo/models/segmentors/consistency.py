@@ -50,7 +50,7 @@ class ConsistencySegmentor(EncoderDecoder):
     teacher that is sure of little teaches little.
 
     Raises:
-        ConfigError: A number out of its range, a keyword that `strong_view` does not take.
+        ConfigError: A number out of its range, a keyword or a number that `strong_view` does not take.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ConsistencySegmentor(EncoderDecoder):
         self.strong = dict(strong or {})
         try:
             strong_view(torch.zeros(0, 3, 1, 1), **self.strong)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"ConsistencySegmentor: strong {self.strong}: {error}") from error
         self.teacher = _Teacher(self, momentum)
 

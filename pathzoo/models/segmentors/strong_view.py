@@ -24,7 +24,12 @@ def strong_view(
 
     Returns:
         The changed pictures, and (N, H, W) bool: True where nothing was erased.
+
+    Raises:
+        ValueError: A number out of its range.
     """
+    if not (0 <= contrast <= 1 and 0 <= cutout <= 1 and color >= 0 and noise >= 0):
+        raise ValueError("contrast and cutout lie in 0..1, color and noise are 0 or more")
     n, channels, height, width = pictures.shape
 
     def drawn(*shape: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Twenty-four short epochs of segmentation from scratch, for two cores: AdamW, 1 epoch of warm-up, cosine to zero."""
+"""Forty-eight short epochs of segmentation from scratch, for two cores: AdamW, 1 epoch of warm-up, cosine to zero."""
 
 from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
@@ -6,13 +6,13 @@ from torch.optim import AdamW
 
 optim_wrapper = dict(
     type=OptimWrapper,
-    optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01),
+    optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.01),
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type=CosineAnnealingLR, by_epoch=True, begin=1, end=24, T_max=23, convert_to_iter_based=True),
+    dict(type=CosineAnnealingLR, by_epoch=True, begin=1, end=48, T_max=47, convert_to_iter_based=True),
 ]
-train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=24, val_interval=24)
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=48, val_interval=48)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
