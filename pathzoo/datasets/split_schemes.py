@@ -112,8 +112,8 @@ def deal_named(items: Sequence[SplitItem], held_out: Mapping[str, Sequence[str]]
     unknown = [item.item for item in items if item.patient is None]
     if unknown:
         raise DataError(
-            f"held_out_patients: the patient of {unknown[0]} ({len(unknown)} such images) is not known and might be held "
-            "out: fill the patient column"
+            f"held_out_patients: the patient of {unknown[0]} ({len(unknown)} such images) is not known and might be "
+            "held out: fill the patient column"
         )
     dealt: dict[str, list[SplitItem]] = {subset: [] for subset in ("train", *held_out)}
     for item in items:
