@@ -121,6 +121,8 @@ def _run_arm(arm: Arm, seed: int, root: Path, arguments: Namespace, results: Res
     given = parse_options(arguments.cfg_options)
     if arguments.data_root == "phantom":
         given = {"split": _PHANTOM_SPLIT} | given
+    if isinstance(given.get("split"), dict):
+        given["split"] = {"label_fraction": 1.0, "seed": 0} | given["split"]  # keys that arms and seeds set
     options = given | _options(arm, scale)
     config = load_config(file, options)
     row: dict[str, Any] = {
