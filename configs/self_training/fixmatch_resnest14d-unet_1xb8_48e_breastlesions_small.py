@@ -72,8 +72,9 @@ model = dict(
             dict(type=DiceLoss, loss_name="loss_dice", loss_weight=1.0),
         ],
     ),  # -> (N, 3, 64, 64)
-    threshold=0.8,
+    threshold=0.95,
     momentum=0.01,
+    consistency_weight=0.5,
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),
 )

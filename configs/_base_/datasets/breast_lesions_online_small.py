@@ -68,7 +68,7 @@ train_dataloader = dict(
     dataset=dict(
         type=PseudoLabelled,
         patches_per_epoch=128,  # as many steps as without the unlabelled part
-        share=0.5,
+        share=0.25,  # at one half the few labels are seen too seldom to tell the classes apart
         pseudo=False,
         labelled=dict(**_dataset, subset="train", balance=0.9, seed=0, pipeline=_train_pipeline),
         unlabelled=dict(**_dataset, subset="unlabelled", seed=1, pipeline=_train_pipeline),
