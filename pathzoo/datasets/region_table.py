@@ -3,7 +3,7 @@
     ROOT/regions.csv     image,mask,patient,slide,mpp
                          images/0001.png,masks/0001.png,P07,S12,1.0
     ROOT/classes.json    {"format": 1, "classes": ["normal", "benign", "malignant"],
-                          "colors": [[225, 225, 225], [0, 160, 60], [200, 0, 0]], "ignore_index": 255}
+                          "colors": [[228, 228, 228], [0, 158, 115], [213, 94, 0]], "ignore_index": 255}
 
 `image`, `mask` and `patient` are needed; an empty mask says that nobody has labelled the region, an empty patient (or
 `unknown`) that it is not known. `slide` and `mpp` are by choice. classes.json is by choice where the data set has
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from pathzoo.datasets.csv_table import TableForm, absolute_root, item_of, parse_mpp, parse_patient, read_csv_table
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import write_json
+from pathzoo.wsi.colors import BACKGROUND_COLOR, class_colors
 
 #: The mask value of pixels that count neither in the loss nor in a measure.
 IGNORE = 255
@@ -27,16 +28,6 @@ _FORM = TableForm(
     needed=("image", "mask", "patient"),
     by_choice=("slide", "mpp"),
     may_be_empty={"mask": "where nobody has labelled the region", "patient": "where not known"},
-)
-_COLORS = (
-    (225, 225, 225),
-    (0, 160, 60),
-    (200, 0, 0),
-    (0, 114, 178),
-    (230, 159, 0),
-    (204, 121, 167),
-    (86, 180, 233),
-    (240, 228, 66),
 )
 
 
@@ -182,8 +173,8 @@ def write_classes(path: str | Path, classes: ClassList) -> None:
 
 
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """RGB colours of `count` classes, the first a light grey; they repeat after eight."""
-    return tuple(_COLORS[index % len(_COLORS)] for index in range(count))
+    """RGB colours of `count` classes: a light grey for the first, then those of pathzoo's own predictions."""
+    return (BACKGROUND_COLOR, *class_colors([str(index) for index in range(1, count)]).values())
 
 
 def class_problem(classes: Any) -> str | None:

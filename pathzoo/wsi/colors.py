@@ -15,10 +15,24 @@ _PALETTE = (
     (90, 90, 90),
 )
 
+BACKGROUND_COLOR = (228, 228, 228)
+_BACKGROUNDS = frozenset(("background", "normal", "rest"))
+
 
 def class_colors(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
     """RGB 0..255 by class name: the palette in order, then colours that follow from the name."""
     return {name: _PALETTE[i] if i < len(_PALETTE) else _from_name(name) for i, name in enumerate(classes)}
+
+
+def is_background(name: str) -> bool:
+    """Whether a class of a segmenter is what lies between findings: it is no area to outline, and drawn pale."""
+    return name.lower() in _BACKGROUNDS
+
+
+def segment_colors(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """RGB 0..255 of a segmenter's classes: `class_colors` of its findings, a light grey for the background."""
+    findings = class_colors([name for name in classes if not is_background(name)])
+    return {name: findings.get(name, BACKGROUND_COLOR) for name in classes}
 
 
 def _from_name(name: str) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from shapely.geometry import Polygon
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi.blending import Blender, Block, Canvas, PlacedTile, canvas
-from pathzoo.wsi.colors import class_colors
+from pathzoo.wsi.colors import is_background, segment_colors
 from pathzoo.wsi.geojson import Feature, annotation, area_measurements, write_features
 from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
 from pathzoo.wsi.mask_tiff import NOT_PREDICTED, Labels, full_disk_told, write_mask
@@ -21,7 +21,6 @@ from pathzoo.wsi.tiling import TileGrid
 from pathzoo.wsi.types import RGB, Float32, Int64, RGBBatch
 
 #: Of the class that has neither regions nor a colour in the overlay, in mask.tif.
-_BACKGROUND_COLOR = (228, 228, 228)
 #: Probabilities may leave 0..1 by this much, for rounding in half precision.
 _SLACK = 1e-2
 
@@ -33,7 +32,7 @@ def segment(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     mask.tif where no tile lies or none could be decoded. Every pixel of a tile counts, also beside the tissue for which
     the tile was laid. Regions in the GeoJSON are outlines of the mask, simplified (see `Outliner`).
 
-    A class called "background" (in any case) has no regions and is not drawn.
+    A class that is background (see `is_background`) has no regions and is not drawn.
 
     `job.settings` may hold `outline_tolerance` (pixels of the mask; 0 gives exact outlines) and `min_region_pixels`.
 
@@ -47,7 +46,7 @@ def segment(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     place, classes = canvas_of(job), job.predictor.classes
     tolerance = float(job.settings.get("outline_tolerance", TOLERANCE))
     min_pixels = int(job.settings.get("min_region_pixels", MIN_PIXELS))
-    drawn = [index for index, name in enumerate(classes) if not _is_background(name)]
+    drawn = [index for index, name in enumerate(classes) if not is_background(name)]
     outliner = Outliner(place.width, drawn, tolerance, min_pixels)
     pixels = np.zeros(len(classes), np.int64)
     skipped: list[SkippedTile] = []
@@ -60,7 +59,7 @@ def segment(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
             yield band
 
     size = place.width, place.height
-    colors = class_colors(classes) | {name: _BACKGROUND_COLOR for name in classes if _is_background(name)}
+    colors = segment_colors(classes)
     coarse = write_mask(job.folder / "mask.tif", bands(), size, job.mpp, classes, colors)
     outlines = outliner.finish()
     record = {
@@ -150,7 +149,7 @@ def features(job: SlideJob, outlines: Iterable[Outline]) -> Iterator[Feature]:
 
     Measurements (see `area_measurements`) are of what the class has in the mask, not of the simplified polygon.
     """
-    colors = class_colors(job.predictor.classes)
+    colors = segment_colors(job.predictor.classes)
     for outline in outlines:
         name = job.predictor.classes[outline.label]
         measurements = area_measurements(outline.pixels * job.mpp**2)
@@ -181,7 +180,7 @@ def _on_slide(polygon: Polygon, job: SlideJob) -> Polygon:
 def _overlay(job: SlideJob, coarse: Labels, outcome: Outcome) -> RGB:
     slide, classes = job.slide, job.predictor.classes
     assert slide.mpp is not None
-    hidden = [name for name in classes if _is_background(name)]
+    hidden = [name for name in classes if is_background(name)]
     return overlay_mask(
         job.thumbnail,
         job.grid.region,
@@ -190,6 +189,7 @@ def _overlay(job: SlideJob, coarse: Labels, outcome: Outcome) -> RGB:
         slide.mpp,
         **job.page,
         notes=_notes(job, outcome, hidden),
+        colors=segment_colors(classes),
         hidden=hidden,
     )
 
@@ -202,10 +202,6 @@ def _notes(job: SlideJob, outcome: Outcome, hidden: list[str]) -> list[str]:
     notes += [f"{len(outcome.skipped)} tiles not wholly readable"] if outcome.skipped else []
     notes += ["no tissue found"] if job.tissue is not None and not job.tissue.any() else []
     return notes
-
-
-def _is_background(name: str) -> bool:
-    return name.lower() == "background"
 
 
 def _area(square_microns: float) -> str:
