@@ -41,7 +41,9 @@ def own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Ten patients, a region of 160 x 130 each; six of them train by the config's split. Read only."""
-    return write_regions(tmp_path_factory.mktemp("regions"), patients=10, regions_per_patient=1, size=(160, 130)).parent
+    return write_regions(
+        tmp_path_factory.mktemp("regions"), patients=10, regions_per_patient=1, size=(160, 130), mpp=2.0
+    ).parent
 
 
 def options(data, **more):
