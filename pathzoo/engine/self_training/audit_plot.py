@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pathzoo.engine.self_training.audit import ALL
-from pathzoo.visualization.curves import PALETTE
+from pathzoo.wsi.colors import is_background, segment_colors
 
-_BLACK, _GREY = "#000000", "#767676"
+_BLACK, _GREY, _BACKGROUND = "#000000", "#767676", "#9a9a9a"
 _SOLID = {"linestyle": "solid"}
 _BROKEN = {"linestyle": (0, (4, 2)), "markerfacecolor": "white"}
 _MARKS: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.4, "clip_on": False}
@@ -32,7 +32,7 @@ def plot_audit(rows: Sequence[Mapping[str, Any]]) -> Figure:
     panels = figure.subplots(2, 2)
     rounds = sorted({row["round"] for row in rows})
     names = [row["class"] for row in rows if row["round"] == rounds[0] and row["class"] != ALL]
-    colors = {name: PALETTE[number % (len(PALETTE) - 1)] for number, name in enumerate(names)}  # black is "all"
+    colors = _colors(names)
     all_too = {**colors, ALL: _BLACK}
     _lines(panels[0, 0], "Share of predicted pixels kept", rows, rounds, all_too, ["kept_share"], whole=True)
     _bars(panels[0, 1], "Class mix: labels, and kept pixels by round", rows, rounds, colors)
@@ -43,6 +43,12 @@ def plot_audit(rows: Sequence[Mapping[str, Any]]) -> Figure:
     handles.append(Line2D([], [], color=_BLACK, marker="o", markersize=4, label="all classes"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=9)
     return figure
+
+
+def _colors(names: Sequence[str]) -> dict[str, str]:
+    """Those of pictures and slides; a background's pale grey, too faint for a line, is darker."""
+    own = {name: "#{:02x}{:02x}{:02x}".format(*color) for name, color in segment_colors(names).items()}
+    return {name: _BACKGROUND if is_background(name) else color for name, color in own.items()}
 
 
 def _lines(
