@@ -174,7 +174,7 @@ def group_of(item: SplitItem, key: str) -> str:
 
 
 def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    """What has to stand beside every score of this split: straddling or unknown patients, absent classes."""
+    """What has to stand beside every score of this split: straddling or unknown patients, classes not shown."""
     subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
     held: dict[str, list[SplitItem]] = defaultdict(list)
     for item in items:
@@ -185,6 +185,7 @@ def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
         *_straddling_texts(split, held),
         *_unknown_texts(split, held),
         *_absent_class_texts(split, held),
+        *_untaught_class_texts(split, items),
     ]
 
 
@@ -240,3 +241,16 @@ def _absent_class_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]])
                 f"it has {len(groups)} {split.group_key if split.group_key != 'image' else 'patient'} group(s) in all"
             )
     return texts
+
+
+def _untaught_class_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+    """Classes that the labels left in `train` do not show, though images of them were dealt to `unlabelled`."""
+    if not {"train", "unlabelled"} <= set(split.subsets):
+        return []
+    taught, hidden = ([i for i in items if i.item in split.subsets[name].items] for name in ("train", "unlabelled"))
+    return [
+        f"no labelled training image shows class {name!r}, {n} whose labels are kept back do: no model can learn it; "
+        "give a larger label_fraction or another seed"
+        for label, name in enumerate(split.classes)
+        if not any(item.shows(label) for item in taught) and (n := sum(item.shows(label) for item in hidden))
+    ]

@@ -151,6 +151,22 @@ def value_lookup(n_classes: int, value_map: Mapping[Any, int] | None = None) -> 
     return lookup
 
 
+def parse_value_map(words: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
+    """A value_map as a command line has it: VALUE=CLASS, the class by its name or its index.
+
+    Raises:
+        ConfigError: a word of another form, or a name that is no class.
+    """
+    found = {}
+    for word in words:
+        value, _, kind = word.partition("=")
+        index = str(list(classes).index(kind)) if kind in classes else kind
+        if not (value.isdecimal() and index.isdecimal()):
+            raise ConfigError(f"--value-map {word!r}: expected VALUE=CLASS, such as 255=1 or 255={classes[-1]}")
+        found[int(value)] = int(index)
+    return found
+
+
 def apply_lookup(values: np.ndarray, lookup: np.ndarray) -> np.ndarray:
     """Class indices, uint8 like `values`; every value has to be allowed by `lookup` (see `unknown_values`)."""
     return cv2.LUT(values, lookup.astype(np.uint8))

@@ -73,8 +73,9 @@ def region_entry(
     assert record.width is not None and record.height is not None and record.sha256 is not None
     pixels = None
     if mask is not None:
-        problem = size_problem(record, mask) or unknown_value_text(mask, lookup, classes)
-        if problem:
+        if problem := size_problem(record, mask):
+            raise DataError(f"{mask.path}: {problem}: export the mask at the image's size")
+        if problem := unknown_value_text(mask, lookup, classes):
             raise DataError(f"{mask.path}: {problem}: correct the mask, or say what its values mean by value_map")
         pixels = class_counts(mask.counts or (), lookup, len(classes))
     region = Region(

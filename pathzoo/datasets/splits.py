@@ -173,6 +173,8 @@ def no_such_subset(split: Split, subset: str) -> str:
     if subset == "val" and ("ratios" in split.parameters or "val_ratio" in split.parameters):
         key = "val_ratio, e.g. 0.15," if "val_ratio" in split.parameters else "a share of val in its ratios,"
         remedy = f"give the split {key} or train without validation (--no-validate)"
+    elif subset == "unlabelled" and "label_fraction" in split.parameters:
+        remedy = "nothing is left without a label: list images that have none, or give a label_fraction below 1"
     has = ", ".join(split.subsets)
     return f"subset={subset!r}: the split ({split.scheme}) has no such subset, but {has}: {remedy}"
 

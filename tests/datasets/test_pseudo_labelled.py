@@ -179,7 +179,9 @@ def test_parts_that_do_not_belong_together(lab, tmp_path_factory):
         both(lab, unlabelled={**other, "subset": "train"})
     with pytest.raises(ConfigError, match=r"labelled: its subset is 'unlabelled'; give subset='train'"):
         both(lab, labelled=other)
-    with pytest.raises(ConfigError, match=r"subset='unlabelled': the split .* has no such subset"):
+    with pytest.raises(
+        ConfigError, match=r"'unlabelled': .*: nothing is left without a label: .* label_fraction below 1"
+    ):
         both(lab, split=KFOLD)
 
 

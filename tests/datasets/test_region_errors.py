@@ -40,7 +40,7 @@ def test_a_value_that_is_no_class(lab):
 
 def test_sizes_that_differ(lab):
     write_mask(lab / "masks" / "02.png", labels(41, 30, 2))
-    with pytest.raises(DataError, match=r"masks/02.png: 41 x 30 px, and its image .*images/02.png 40 x 30: correct"):
+    with pytest.raises(DataError, match=r"masks/02.png: 41 x 30 px, and its image .*images/02.png 40 x 30: export"):
         load(lab)
 
 

@@ -1,5 +1,6 @@
 """The hook under the Runner: when rounds are made, what they leave untouched, and that a run resumes exactly."""
 
+import json
 import os
 import random
 import shutil
@@ -45,6 +46,20 @@ def test_rounds_are_made_when_due_and_change_what_is_trained(data, tmp_path, unb
     losses = [run["message_hub"]["log_scalars"]["train/loss"]["history"] for run in (checkpoint, without)]
     assert torch.equal(losses[0][:4], losses[1][:4])  # two epochs of two iterations without pseudo-labels
     assert not torch.equal(losses[0][4:], losses[1][4:])
+
+
+def test_the_teacher_sees_tiles_of_the_size_that_is_trained_on(data, tmp_path):
+    """Larger ones reach beyond small regions, and a network that pools over its input takes the padding for tissue."""
+    hook = make_hook((1,), tile=None, stride=None)
+    dataset = FakePseudoLabelled(data)
+    with pytest.raises(ConfigError, match="FakePart states no patch_size to predict by; give tile="):
+        train(tmp_path / "a", data, [SEEDS, EMA, hook], epochs=2, dataset=dataset)
+    dataset.labelled.patch_size = 24
+    with pytest.raises(ConfigError, match="stride=30: give pixels from 1 to the tile's 24"):
+        train(tmp_path / "b", data, [SEEDS, EMA, {**hook, "stride": 30}], epochs=2, dataset=dataset)
+    train(tmp_path / "c", data, [SEEDS, EMA, hook], epochs=2, dataset=dataset)
+    made = json.loads((tmp_path / "c/pseudo_labels/round_01/provenance.json").read_text())
+    assert (made["tile"], made["stride"]) == (24, 18)
 
 
 @pytest.mark.parametrize(("round_number", "failing"), [(1, 3), (2, 1)])

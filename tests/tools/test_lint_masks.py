@@ -122,7 +122,7 @@ def test_foreign_values_need_a_map(tmp_path, capsys):
     ignored = int((np.asarray(Image.open(lab / "masks" / "00.png")) == 255).sum())
     assert f"nothing but normal, and {ignored} pixels that are ignored: check" in lines[0]
     assert "if 255 stands for a class, translate it by a value map" in lines[0]
-    words = (lab, "--classes", "rest", "tumour", "--value-map", "0:0", "255:1")
+    words = (lab, "--classes", "rest", "tumour", "--value-map", "0=0", "255=tumour")
     assert lint(capsys, *words)[0] == 0
 
 
@@ -140,9 +140,9 @@ def test_classes_of_the_folder_count(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--value-map", "0=1"), "--value-map '0=1': write VALUE:CLASS, as in 0:0 255:1"),
-        (("--value-map", "0:3"), "value_map: 0 -> 3: give a class index of 0..2, or 255"),
-        (("--value-map", "256:0"), "value_map: 256 is no mask value"),
+        (("--value-map", "0:1"), "--value-map '0:1': expected VALUE=CLASS, such as 255=1 or 255=malignant"),
+        (("--value-map", "0=3"), "value_map: 0 -> 3: give a class index of 0..2, or 255"),
+        (("--value-map", "256=0"), "value_map: 256 is no mask value"),
         (("--classes", "a"), "1 classes: give 2 to 254"),
         (("--classes", "a", "a"), "the class 'a' stands twice"),
         (("--data-root", "none"), "12 regions"),
@@ -169,7 +169,7 @@ def test_real_masks(real_data, tmp_path, capsys):
         mask = image.parents[1] / "masks" / f"{image.stem}.png"
         lines.append(f"{image.relative_to(source)},{mask.relative_to(source)},{image.parents[1].name}")
     (tmp_path / "regions.csv").write_text("\n".join(lines) + "\n")
-    words = (tmp_path, "--data-root", source, "--classes", "rest", "tumour", "--value-map", "0:0", "255:1")
+    words = (tmp_path, "--data-root", source, "--classes", "rest", "tumour", "--value-map", "0=0", "255=tumour")
     _, report = as_json(capsys, *words)
     assert report["n_regions"] == report["n_masks"] == 36
     assert [(problem["kind"], problem["value"]) for problem in report["problems"]] == [("empty", "nothing but rest")]

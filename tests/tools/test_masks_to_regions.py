@@ -33,7 +33,7 @@ def _words(*pairs, **more):
 def test_the_same_pixels_come_out(tmp_path, capsys):
     pairs = [_pair(tmp_path, "a"), _pair(tmp_path, "bb", size=(40, 32))]
     assert masks_to_regions.main([*_words(*pairs), "--out", str(tmp_path / "out")]) == 0
-    assert "4 regions, 4 with a mask, of 2 patients" in capsys.readouterr().out
+    assert "4 regions, 4 with a mask, of 2 known patients\n" in capsys.readouterr().out
     data = RegionSegmentation(str(tmp_path / "out"))
     assert data.metainfo["classes"] == ("rest", "tumour") or list(data.metainfo["classes"]) == ["rest", "tumour"]
     assert sorted(region.item for region in data.regions) == [

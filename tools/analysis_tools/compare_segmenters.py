@@ -93,12 +93,12 @@ def _regions(config: str, options: dict[str, Any]) -> Any:
 
 
 def _apart(truth: np.ndarray, maps: dict[str, np.ndarray], n_classes: int) -> float:
-    """How far the mIoU of the maps lie apart, 0..1."""
+    """How far the mIoU of the maps lie apart, 0..1; 0 where nothing is labelled."""
     from pathzoo.evaluation.functional import confusion_counts, segmentation
 
     counts = [confusion_counts(truth, labels, n_classes) for labels in maps.values()]
     values = [float(segmentation.macro(segmentation.iou(matrix), matrix)) for matrix in counts]
-    return max(values) - min(values)
+    return 0.0 if np.isnan(values).any() else max(values) - min(values)
 
 
 def _runs(words: Sequence[str]) -> dict[str, Path]:

@@ -11,8 +11,10 @@ predicts every region by the one that has not seen its patient, and ranks the re
 DIR/review holds ranking.csv, areas.csv, pictures of the first regions, and for each region a GeoJSON file: open the
 region's picture in QuPath, import the file, delete the areas "Review: ..." that are wrong, correct outlines where
 needed, and export all annotations as GeoJSON under the same name. Then the command that is printed at the end makes a
-corrected data set. With --accept-reviews the areas "Review: CLASS" that are still there become CLASS: of files that
-nobody has looked at, all of them.
+corrected data set of the reviewed regions alone: to keep validation, test and unlabelled regions, copy its masks over
+those of the data, under the names that stand there (they hold class indices, without a value_map). With
+--accept-reviews the areas "Review: CLASS" that are still there become CLASS: of files that nobody has looked at, all
+of them.
 """
 
 import argparse

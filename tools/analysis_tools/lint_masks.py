@@ -1,7 +1,7 @@
 """Checks a data set of regions and label masks before anything is trained on it: one report of everything wrong.
 
     python tools/analysis_tools/lint_masks.py FOLDER_OR_CSV [--data-root DIR] [--classes normal benign malignant]
-                                              [--value-map 0:0 255:1] [--allow KIND ...] [--json]
+                                              [--value-map 0=rest 255=tumour] [--allow KIND ...] [--json]
 
 Every image and mask is read to its end. Looked for are: lines that cannot be read, missing and damaged files, masks of
 another size than their image, values that are no class and not 255, masks without a lesion or without any label,
@@ -19,8 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pathzoo.datasets.mask_lint import KINDS, LintReport, lint_masks
+from pathzoo.datasets.masks import parse_value_map
 from pathzoo.datasets.region_table import resolve_classes
-from pathzoo.errors import ConfigError, PathzooError
+from pathzoo.errors import PathzooError
 
 #: Classes of data that names none: those of `BreastLesions`.
 _CLASSES = ("normal", "benign", "malignant")
@@ -28,20 +29,21 @@ _CLASSES = ("normal", "benign", "malignant")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="regions.csv, or the folder it lies in")
     parser.add_argument("--data-root", type=Path, help="what its paths are relative to, in place of its folder")
     parser.add_argument("--classes", nargs="+", help="names in the order of the mask values")
-    parser.add_argument("--value-map", nargs="+", metavar="VALUE:CLASS", help="what foreign mask values mean")
+    parser.add_argument("--value-map", nargs="+", default=[], metavar="VALUE=CLASS", help="of masks with other values")
     parser.add_argument("--allow", nargs="+", choices=KINDS, default=[], help="kinds that are no problem here")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     arguments = parser.parse_args(argv)
     table = arguments.data / "regions.csv" if arguments.data.is_dir() else arguments.data
     try:
-        value_map = _value_map(arguments.value_map)
+        mapped = bool(arguments.value_map)
         file = (arguments.data_root or table.parent) / "classes.json"
         own = {} if file.is_file() else {"classes": _CLASSES}
-        classes = resolve_classes((arguments.classes, None), own, file, mapped=value_map is not None)
+        classes = resolve_classes((arguments.classes, None), own, file, mapped)
+        value_map = parse_value_map(arguments.value_map, classes.classes) if mapped else None
         report = lint_masks(table, classes, arguments.data_root, value_map)
     except PathzooError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -70,18 +72,6 @@ def as_json(table: Path, report: LintReport, classes: Sequence[str]) -> str:
         "problems": [asdict(problem) for problem in report.problems],
     }
     return json.dumps(content, indent=2, ensure_ascii=False)
-
-
-def _value_map(texts: Sequence[str] | None) -> dict[int, int] | None:
-    if texts is None:
-        return None
-    pairs = {}
-    for text in texts:
-        value, _, index = text.partition(":")
-        if not (value.isdigit() and index.isdigit()):
-            raise ConfigError(f"--value-map {text!r}: write VALUE:CLASS, as in 0:0 255:1")
-        pairs[int(value)] = int(index)
-    return pairs
 
 
 if __name__ == "__main__":

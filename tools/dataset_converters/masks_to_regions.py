@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pathzoo.datasets.masks import parse_value_map
 from pathzoo.datasets.region_table import IGNORE, ClassList, default_palette, write_classes
 from pathzoo.errors import ConfigError, DataError, PathzooError
 from pathzoo.wsi.outputs import atomic_folder
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> str:
         raise ConfigError("give either --pair PATIENT IMAGES MASKS, as often as needed, or --table CSV")
     if args.to_mpp is not None and not args.to_mpp > 0:
         raise ConfigError(f"--to-mpp {args.to_mpp}: give microns per pixel, above 0")
-    value_map = dict(_value(word, args.classes) for word in args.value_map) or None
+    value_map = parse_value_map(args.value_map, args.classes) or None
     with tempfile.TemporaryDirectory() as scratch:
         table, root = (args.table, args.table.parent) if args.table else (Path(scratch) / "regions.csv", Path(scratch))
         if args.pair:
@@ -72,8 +73,10 @@ def run(args: argparse.Namespace) -> str:
             write_classes(folder / "classes.json", ClassList(tuple(args.classes), palette))
             rows = [_convert(data, number, folder, args.to_mpp, palette) for number in range(len(data.regions))]
             _write_rows(folder / "regions.csv", rows)
-    labelled = sum(bool(row[1]) for row in rows)
-    return f"{args.out}: {len(rows)} regions, {labelled} with a mask, of {len({row[2] for row in rows})} patients"
+    labelled, patients = sum(bool(row[1]) for row in rows), {row[2] for row in rows} - {""}
+    unknown = sum(not row[2] for row in rows)
+    text = f"{args.out}: {len(rows)} regions, {labelled} with a mask, of {len(patients)} known patients"
+    return f"{text}; of {unknown} the patient is not known" if unknown else text
 
 
 def shrink_labels(labels: np.ndarray, width: int, height: int, n_classes: int) -> np.ndarray:
@@ -140,15 +143,6 @@ def _pairs(patient: str, images: str, masks: str) -> list[list[object]]:
 def _write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
-
-
-def _value(word: str, classes: Sequence[str]) -> tuple[int, int]:
-    old, separator, new = word.partition("=")
-    if new in classes:
-        new = str(classes.index(new))
-    if not separator or not old.isdigit() or not new.isdigit():
-        raise ConfigError(f"--value-map {word!r}: expected VALUE=CLASS, such as 255=1 or 255={classes[-1]}")
-    return int(old), int(new)
 
 
 def _parser() -> argparse.ArgumentParser:

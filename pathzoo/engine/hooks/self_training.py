@@ -37,7 +37,9 @@ class SelfTrainingHook(Hook):
         policy: what is kept: "all" as in the study, dict(type="fixed", threshold=0.9) or dict(type="quantile",
             keep=0.5); see `pathzoo.engine.self_training.policies`.
         tta: views that the teacher's prediction is averaged over: "none", "flips" (4) or "d4" (8).
-        tile: side of the tiles that the teacher predicts, in pixels of the region.
+        tile: side of the tiles that the teacher predicts, in pixels of the region; None for that of the patches which
+            are trained on. Networks that pool over the whole tile, as ResNeSt's attention does, see larger ones, or
+            those that reach far beyond a small region, differently from what they learnt.
         stride: pixels from tile to tile; None for three quarters of a tile.
         batch_size: tiles that go through the teacher at once.
         teacher: "ema" for the moving average that an EMAHook keeps, "model" for the model as it stands.
@@ -48,9 +50,9 @@ class SelfTrainingHook(Hook):
 
     Raises:
         ConfigError: an argument out of its choices; as training begins: a loop without epochs, a round after the end, a
-            data set that takes no pseudo-labels, no EMAHook for teacher="ema".
+            data set that takes no pseudo-labels, no EMAHook for teacher="ema"; a resumed run's round that was made
+            after another number of epochs than `rounds` says.
         DataError: the round that a resumed run was trained with is missing, damaged, or another run's.
-        ConfigError: or was made after another number of epochs than `rounds` says.
     """
 
     #: Before IterTimerHook, which would count a round as the time to load the first batch.
@@ -61,7 +63,7 @@ class SelfTrainingHook(Hook):
         rounds: Sequence[int],
         policy: str | Mapping[str, Any] = "all",
         tta: str = "none",
-        tile: int = 256,
+        tile: int | None = None,
         stride: int | None = None,
         batch_size: int = 8,
         teacher: str = "ema",
@@ -73,13 +75,19 @@ class SelfTrainingHook(Hook):
     ) -> None:
         self.rounds = _checked_rounds(rounds)
         self.policy = checked_policy(policy)
-        self.tiling = Tiling(tile, stride, tta, batch_size)
+        self._tiling = {"stride": stride, "tta": tta, "batch_size": batch_size}
+        self.tile = tile
+        self.tiling(max(256, stride) if isinstance(stride, int) else 256)  # what is wrong is said before any training
         check_teacher(teacher)
         self.teacher, self.audit_truth = teacher, audit_truth
         self.alarm = Alarm(dies_below, certainty_below, certainty_drop, kept_below)
         #: The run's id, which its checkpoints carry on.
         self.run: str | None = None
         self._in_use = 0
+
+    def tiling(self, patch_size: int | None) -> Tiling:
+        """How regions are predicted by a model that is trained on patches of `patch_size` pixels."""
+        return Tiling(self.tile if self.tile is not None else patch_size, **self._tiling)
 
     @staticmethod
     def check_config(arguments: Mapping[str, Any]) -> None:
@@ -124,6 +132,12 @@ class SelfTrainingHook(Hook):
                 "SelfTrainingHook: train_dataloader.dataset has pseudo=False, for methods that make their own "
                 "target; set pseudo=True, or leave the hook out"
             )
+        patch_size = getattr(dataset.labelled, "patch_size", None)
+        if self.tile is None and patch_size is None:
+            raise ConfigError(
+                f"SelfTrainingHook: {type(dataset.labelled).__name__} states no patch_size to predict by; give tile="
+            )
+        self.tiling(patch_size)  # a stride that is too long is told now, not at the first round
         find_teacher(runner, self.teacher)
         if self.run is None:
             self.run = on_main(lambda: uuid.uuid4().hex)
@@ -154,7 +168,7 @@ class SelfTrainingHook(Hook):
             dataset=runner.train_dataloader.dataset,
             teacher=self.teacher,
             policy=self.policy,
-            tiling=self.tiling,
+            tiling=self.tiling(getattr(runner.train_dataloader.dataset.labelled, "patch_size", None)),
             alarm=self.alarm,
             use_truth=self.audit_truth,
         )
