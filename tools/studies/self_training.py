@@ -172,7 +172,7 @@ def _review(file: str, work: Path, options: dict[str, Any], seed: int, scale: st
     found = review(source, background=classes[0])
     noise = [dataset.noise.get(region.item) for region in dataset.regions]
     share = found_in_first(found.suspicion, [bool(one and one.swapped) for one in noise])
-    patients = {region.patient for region in dataset.regions}
+    patients = {region.patient for region in dataset.regions} - {None}
     value = {"flipped_in_first_fifth_region": f"{share:.4f}"}
     return {"n_images": len(dataset.regions), "n_patients": len(patients), **value}
 

@@ -121,7 +121,7 @@ def accuracy(counts: ArrayLike) -> FloatArray:
 
     A wrong pixel is wrong for two classes and right for all others: the mean over C classes is 1 - 2/C of the share
     of wrong pixels, so it is no less than `pixel_accuracy`, and the more so the more classes there are. Every class has
-    the same denominator; thus macro and micro mean are one.
+    the same denominator; thus macro and micro mean over the same classes are one.
     """
     _, false, missed = _parts(counts)
     total = np.asarray(counts, dtype=np.float64).sum(axis=(-2, -1))[..., None]
