@@ -143,8 +143,8 @@ def _run_arm(arm: Arm, seed: int, root: Path, arguments: Namespace, results: Res
     measure = _review if arm.kind == "review" else _train_and_test
     results.append(row | {"status": "done"} | measure(file, work, options, seed, scale))
     if not arguments.keep:
-        for part in ("predictions", "pseudo_labels"):  # megabytes of what the row sums up
-            shutil.rmtree(work / part, ignore_errors=True)
+        for part in (work / "predictions", *(work / "pseudo_labels").glob("round_*")):  # megabytes; the audit stays
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _train_and_test(file: str, work: Path, options: dict[str, Any], seed: int, scale: str) -> dict[str, Any]:
