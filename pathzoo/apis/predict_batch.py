@@ -20,6 +20,8 @@ EXIT_SOME_FAILED = 4
 _POLL_SECONDS = 1.0
 #: How long the first of several processes waits for the others to end, once nothing is left to do.
 _PATIENCE_SECONDS = 10.0
+#: How long each of several processes, with nothing left to do, waits for those that the launcher started later.
+_ARRIVAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def run_batch(
     """
     where = where or Place()
     many = len(tasks) > 1 if many is None else many
-    with ended_cleanly_by_sigterm(), Claims(out) as claims:
+    rank = where.rank if where.world_size > 1 else None
+    with ended_cleanly_by_sigterm(), Claims(out, rank) as claims:
         batch = BatchResult([], [], shared=claims.locks)
         first = where.rank * len(tasks) // where.world_size
         pending = [*tasks[first:], *tasks[:first]] if claims.locks else [*tasks[where.rank :: where.world_size]]
@@ -97,6 +100,8 @@ def run_batch(
             raise
         if batch.failed and not many:
             raise SlideError(batch.failed[0][1])
+        if where.world_size > 1 and claims.locks:
+            claims.wait_for_arrivals(where.world_size, _ARRIVAL_SECONDS)
         if where.rank == 0 and where.world_size > 1:
             claims.wait_for_others(_PATIENCE_SECONDS)  # launchers end the others when one ends with a code above 0
     return batch

@@ -34,13 +34,14 @@ class Claims:
 
     Args:
         out: The folder that slides' folders go to; made if missing, and removed again if nothing comes into it.
+        rank: Of this process among those that one launcher started; None where it was started alone.
 
     Raises:
         SlideError: On entering, where the folder cannot be written to.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._out, self._folder = out, out / FOLDER
+    def __init__(self, out: Path, rank: int | None = None) -> None:
+        self._out, self._folder, self._rank = out, out / FOLDER, rank
         self._presence: int | None = None
         self._leftovers: dict[str, list[Path]] = {}
         #: Whether the file system knows locks; where it does not, every slide is anybody's.
@@ -53,8 +54,9 @@ class Claims:
             handle = self._open("present")
             if self._lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) and self._stands(handle):
                 # Nobody else is here: what notes there are, are old.
-                for note in (*self._folder.glob("*.failed"), *self._folder.glob("*.done")):
-                    note.unlink()
+                for kind in ("failed", "done", "here"):
+                    for note in self._folder.glob(f"*.{kind}"):
+                        note.unlink()
             self._lock(handle, fcntl.LOCK_SH)  # waits for one who is just coming or going, a moment
             if self._stands(handle):
                 break
@@ -62,6 +64,8 @@ class Claims:
         self._presence = handle
         if made:
             self._note(self._folder / "made", "\n".join(map(str, made)))
+        if self._rank is not None:
+            self._note(self._folder / f"{self._rank}.here", "")
         self._leftovers = self._find_leftovers()
         return self
 
@@ -104,6 +108,18 @@ class Claims:
         finally:
             path.unlink(missing_ok=True)  # while it is locked, see above
             os.close(handle)
+
+    def wait_for_arrivals(self, count: int, seconds: float) -> bool:
+        """Waits until `count` ranks have come, but no longer than that; whether they have.
+
+        One that comes when all others have left would know nothing of what they did.
+        """
+        deadline = time.monotonic() + seconds
+        while sum(1 for _ in self._folder.glob("*.here")) < count:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
 
     def wait_for_others(self, seconds: float) -> None:
         """Waits until no other process is here, but no longer than that; nothing may be claimed afterwards."""

@@ -161,3 +161,19 @@ def test_a_name_may_be_as_long_as_a_file_systems(tmp_path):
         assert ours
         claims.note_failure("n" * 251, "why")
         assert claims.failure("n" * 251) == "why"
+
+
+def test_who_comes_late_finds_what_the_others_noted(tmp_path):
+    """Of two processes of one launcher one may begin when the other has nothing left to do."""
+    early, late = Claims(tmp_path, rank=1), Claims(tmp_path, rank=0)
+    with early:
+        early.note_failure("bad", "no slide")
+        assert not early.wait_for_arrivals(2, 0.2)
+        with late:
+            assert early.wait_for_arrivals(2, 0) and late.wait_for_arrivals(2, 0)
+            early.__exit__(None, None, None)
+            assert late.failure("bad") == "no slide"
+            early.__enter__()
+    assert not (tmp_path / FOLDER).exists()
+    with Claims(tmp_path, rank=1) as later:  # another launch counts its own
+        assert later.wait_for_arrivals(1, 0) and not later.wait_for_arrivals(2, 0)
