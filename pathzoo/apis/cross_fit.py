@@ -23,14 +23,15 @@ from torch import nn
 
 from pathzoo.apis.checks import errors_of_the_config
 from pathzoo.apis.config import load_config
+from pathzoo.apis.run_model import load_run_model
 from pathzoo.apis.run_record import config_record
 from pathzoo.apis.setup import setup
 from pathzoo.apis.test import chosen_checkpoint
 from pathzoo.apis.train import train
+from pathzoo.datasets.region_files import split_label
 from pathzoo.datasets.split_schemes import SplitItem, deal_patients
 from pathzoo.datasets.splits import Split, Subset
-from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
-from pathzoo.engine.self_training.labeller import Tiling, seen_probabilities
+from pathzoo.engine.self_training.labeller import Tiling, seen_probabilities, tile_starts
 from pathzoo.engine.self_training.pictures import file_name, write_labels
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.evaluation.region_probs import write_region_probs, written_by
@@ -99,7 +100,7 @@ def cross_fit(
             # Once the data is another, the names that set it in several places have no place any more: they go last.
             mine = {**own, "train_dataloader.dataset.split": str(path.resolve()), "parameters": {}}
             train(config, run, resume=run.is_dir(), no_validate=True, options={**(options or {}), **mine})
-        _predict_fold(folder / "predictions", dataset, split, number, run, cfg, tiling, classes, say)
+        _predict_fold(folder / "predictions", dataset, split, number, run, tiling, classes, say)
     return CrossFit(dataset, folder / "predictions")
 
 
@@ -132,8 +133,7 @@ def deal_folds(dataset: Any, folds: int, seed: int) -> list[Split]:
     items = []
     for number, region in enumerate(dataset.regions):
         pixels = np.bincount(dataset.read_labels(number).reshape(-1), minlength=256)[: len(classes)]
-        shown = np.flatnonzero(pixels >= 0.01 * max(1, pixels.sum()))  # as in `split_label`
-        items.append(SplitItem(region.item, int(shown.max(initial=0)), region.sha256, region.patient))
+        items.append(SplitItem(region.item, split_label(pixels), region.sha256, region.patient))
     dealt = deal_patients(items, [1 / folds] * folds, seed)
     unknown = sum(item.patient is None for item in items)
     splits = []
@@ -161,7 +161,7 @@ def region_probabilities(
     side = tiling.tile
     padding = ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0))
     image = np.pad(image, padding, constant_values=255)
-    tops, lefts = (_starts(length, side, tiling.stride) for length in image.shape[:2])
+    tops, lefts = (np.array(tile_starts(length, side, tiling.stride)) for length in image.shape[:2])
     device = next(model.parameters()).device
 
     def tiles() -> Iterator[PlacedTile]:
@@ -188,7 +188,6 @@ def _predict_fold(
     split: Split,
     number: int,
     run: Path,
-    cfg: Config,
     tiling: Tiling,
     classes: Sequence[str],
     say: Callable[[str], None],
@@ -202,21 +201,13 @@ def _predict_fold(
         for place, region in enumerate(dataset.regions)
         if region.item in wanted and written_by(folder, region, classes) != key
     ]
-    model = _load(cfg, checkpoint) if todo else None
+    model = load_run_model(run, checkpoint) if todo else None
     for place in todo:
         assert model is not None
         region = dataset.regions[place]
         probs = region_probabilities(model, dataset.read_image(place), len(classes), tiling)
         write_region_probs(folder, region, probs, classes, key, number)
         say(f"fold {number}: predicted {region.item}")
-
-
-def _load(cfg: Config, checkpoint: Path) -> nn.Module:
-    from pathzoo.registry import MODELS
-
-    model = MODELS.build(cfg.model)
-    model.load_state_dict(state_dict_of(load_checkpoint_safely(checkpoint)))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _data_options(dataset: Any, table: Path) -> dict[str, Any]:
@@ -274,8 +265,3 @@ def _finished(run: Path) -> bool:
 
 def _subset(items: Sequence[SplitItem]) -> Subset:
     return Subset({item.item: item.sha256 for item in items}, tuple(sorted({item.group for item in items})))
-
-
-def _starts(length: int, side: int, stride: int) -> npt.NDArray[np.int64]:
-    count = -(-(length - side) // stride) + 1
-    return np.minimum(np.arange(count) * stride, length - side)
