@@ -32,6 +32,7 @@ from pathzoo.evaluation.functional.label_review import (
     score_regions,
     tally,
 )
+from pathzoo.evaluation.region_probs import read_region_probs
 from pathzoo.evaluation.review_areas import MIN_PIXELS, ReviewArea, review_areas
 from pathzoo.fileio import write_json
 from pathzoo.nearest import did_you_mean
@@ -68,6 +69,25 @@ class ReviewSource:
     labels: Callable[[int], LabelMap]
     probs: Callable[[int], tuple[ProbMap, int | None]]
     image: Callable[[int], npt.NDArray[np.uint8]]
+
+
+def review_source(dataset: Any, predictions: Path) -> ReviewSource:
+    """The labels of a `RegionSegmentation`, as training sees them, and what a folder of `region_probs` says of them."""
+    classes = list(dataset.metainfo["classes"])
+    return ReviewSource(
+        dataset.regions,
+        classes,
+        [tuple(color) for color in dataset.metainfo["palette"]],
+        dataset.read_labels,
+        lambda number: read_region_probs(predictions, dataset.regions[number], classes),
+        dataset.read_image,
+    )
+
+
+def swapped_on_purpose(dataset: Any) -> list[bool]:
+    """By region, whether `label_noise` exchanged its classes: what a review should find."""
+    noise = [dataset.noise.get(region.item) for region in dataset.regions]
+    return [bool(one and one.swapped) for one in noise]
 
 
 @dataclass

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> Any:
     """Reviews as the arguments say, prints what was found, and returns the `Review`."""
     from pathzoo.apis.options import parse_options
-    from pathzoo.evaluation.label_review import ReviewSource, review, write_review
-    from pathzoo.evaluation.region_probs import missing_probs, read_region_probs
+    from pathzoo.evaluation.label_review import review, review_source, write_review
+    from pathzoo.evaluation.region_probs import missing_probs
 
     out = args.work_dir / "review"
     if out.exists() and not args.overwrite:
@@ -52,21 +52,14 @@ def run(args: argparse.Namespace) -> Any:
     if args.data_root is not None and args.config is not None:
         options["data_root"] = str(args.data_root)
     dataset, predictions = _dataset(args, options)
-    classes, background = _check(dataset, args)
+    background = _check(dataset, args)
     lacking = missing_probs(predictions, dataset.regions)
     if lacking:
         raise DataError(
             f"{predictions}: holds no probabilities of {len(lacking)} of {len(dataset.regions)} regions, the first "
             f"{lacking[0]}; predict them too, or name a config whose training part has the others alone"
         )
-    source = ReviewSource(
-        dataset.regions,
-        classes,
-        [tuple(color) for color in dataset.metainfo["palette"]],
-        dataset.read_labels,
-        lambda number: read_region_probs(predictions, dataset.regions[number], classes),
-        dataset.read_image,
-    )
+    source = review_source(dataset, predictions)
     found = review(source, background, args.rank_by, args.min_pixels, _say)
     settings = {"rank_by": args.rank_by, "min_pixels": args.min_pixels, "predictions": predictions.name}
     write_review(out, source, found, background, settings, args.pictures, args.overwrite)
@@ -104,15 +97,15 @@ def _dataset(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, Pa
     return dataset.get_subset(labelled), args.predictions
 
 
-def _check(dataset: Any, args: argparse.Namespace) -> tuple[list[str], str]:
-    """The classes and the background; raises for what a review of these regions would stumble over."""
+def _check(dataset: Any, args: argparse.Namespace) -> str:
+    """The background; raises for what a review of these regions would stumble over."""
     from pathzoo.evaluation.label_review import check_background, region_names
 
     classes = list(dataset.metainfo["classes"])
     background = classes[0] if args.background is None else args.background
     check_background(background, classes)
     region_names(dataset.regions)
-    return classes, background
+    return background
 
 
 def _table(source: Any, found: Any, top: int) -> str:
@@ -131,9 +124,9 @@ def _table(source: Any, found: Any, top: int) -> str:
 
 def _tell_planted(dataset: Any, found: Any) -> None:
     """Where labels were made wrong on purpose (`label_noise`): how many such regions stand in the first fifth."""
-    swapped = [
-        bool(dataset.noise.get(region.item) and dataset.noise[region.item].swapped) for region in dataset.regions
-    ]
+    from pathzoo.evaluation.label_review import swapped_on_purpose
+
+    swapped = swapped_on_purpose(dataset)
     if any(swapped):
         share = found_in_first(found.suspicion, swapped)
         print(f"\nof {sum(swapped)} regions whose classes label_noise exchanged, {share:.0%} stand in the first fifth")

@@ -26,8 +26,7 @@ from pathzoo.apis.test import test
 from pathzoo.apis.train import train
 from pathzoo.errors import ConfigError
 from pathzoo.evaluation.functional.label_review import found_in_first
-from pathzoo.evaluation.label_review import ReviewSource, review
-from pathzoo.evaluation.region_probs import read_region_probs
+from pathzoo.evaluation.label_review import review, review_source, swapped_on_purpose
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
 from studies.results import KEYS, Results, metric_columns
@@ -160,18 +159,9 @@ def _train_and_test(file: str, work: Path, options: dict[str, Any], seed: int, s
 def _review(file: str, work: Path, options: dict[str, Any], seed: int, scale: str) -> dict[str, Any]:
     """The columns of a label review: of the regions whose classes were exchanged, those in its first fifth."""
     fitted = cross_fit(file, work, _FOLDS, options, seed=seed, progress=print)
-    dataset, classes = fitted.dataset, list(fitted.dataset.metainfo["classes"])
-    source = ReviewSource(
-        dataset.regions,
-        classes,
-        [tuple(color) for color in dataset.metainfo["palette"]],
-        dataset.read_labels,
-        lambda number: read_region_probs(fitted.predictions, dataset.regions[number], classes),
-        dataset.read_image,
-    )
-    found = review(source, background=classes[0])
-    noise = [dataset.noise.get(region.item) for region in dataset.regions]
-    share = found_in_first(found.suspicion, [bool(one and one.swapped) for one in noise])
+    dataset = fitted.dataset
+    found = review(review_source(dataset, fitted.predictions), background=dataset.metainfo["classes"][0])
+    share = found_in_first(found.suspicion, swapped_on_purpose(dataset))
     patients = {region.patient for region in dataset.regions} - {None}
     value = {"flipped_in_first_fifth_region": f"{share:.4f}"}
     return {"n_images": len(dataset.regions), "n_patients": len(patients), **value}
