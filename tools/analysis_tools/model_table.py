@@ -12,6 +12,14 @@ from pathzoo.zoo.manifest_file import read_manifest
 
 START, END = "<!-- models: drawn by tools/analysis_tools/model_table.py -->", "<!-- end of models -->"
 
+#: (metric, level) of the figure that stands for a model, its name, the level whose n is told, what is counted there.
+#: Pixels of one region are no independent samples: their number would look like more than it is.
+_HEADLINES = (
+    (("accuracy", "image"), "accuracy", "image", "images"),
+    (("accuracy", "tile"), "accuracy", "tile", "tiles"),
+    (("miou", "pixel"), "mIoU", "region", "regions"),
+)
+
 
 def main() -> int:
     """Replaces what stands between the two marks."""
@@ -40,7 +48,8 @@ def _cells(manifest: Manifest, folder: Path) -> list[str]:
     width, height = manifest.input.tile_size
     takes = f"{width}x{height} px, " + (f"{manifest.input.mpp} µm/px" if manifest.input.mpp else "images, not slides")
     counts = manifest.training.counts.get("train") if manifest.training else None
-    trained = f"{counts.images} images, {counts.patients} patients" if counts else "not stated"
+    kind = "phantoms" if manifest.training and manifest.training.synthetic else "images"
+    trained = f"{counts.images} {kind}, {counts.patients} patients" if counts else "not stated"
     place = f"checkpoints/{manifest.name}/{manifest.version}/README.md"
     return [
         f"[{manifest.name}]({place})",
@@ -54,11 +63,14 @@ def _cells(manifest: Manifest, folder: Path) -> list[str]:
 
 
 def _test(manifest: Manifest) -> str:
+    """The first of `_HEADLINES` that was measured."""
     for evaluation in manifest.metrics:
-        for row in evaluation.rows:
-            if (row.metric, row.level) == ("accuracy", "image"):
+        rows = {(row.metric, row.level): row for row in evaluation.rows}
+        for key, name, counted, many in _HEADLINES:
+            if key in rows:
+                row = rows[key]
                 interval = "" if row.low is None else f" [{row.low:.2f}, {row.high:.2f}]"
-                return f"accuracy {row.value:.2f}{interval}, n = {row.n} images"
+                return f"{name} {row.value:.2f}{interval}, n = {rows.get((key[0], counted), row).n} {many}"
     return "not measured"
 
 
