@@ -90,6 +90,8 @@ def _arms(flipped: float) -> tuple[Arm, ...]:
 
 _REVIEW = Arm(f"label review, {_FLIPPED:.0%} inconsistent".replace("%", " %"), "review", 1.0, _FLIPPED)
 ARMS = (*_arms(0.0), *_arms(_FLIPPED), _REVIEW)
+#: One arm of every kind.
+_SMOKE = tuple(arm for arm in (*_arms(0.0), _REVIEW) if arm.policy is None)
 
 
 def run(arguments: Namespace, results: Results, folder: Path) -> None:
@@ -100,7 +102,7 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """
     setup()
     phantom = arguments.data_root == "phantom"
-    chosen = ARMS[:3] if arguments.scale == "smoke" else ARMS
+    chosen = _SMOKE if arguments.scale == "smoke" else ARMS
     if arguments.arms:
         unknown = set(arguments.arms) - {arm.name for arm in ARMS}
         if unknown:
@@ -158,7 +160,8 @@ def _train_and_test(file: str, work: Path, options: dict[str, Any], seed: int, s
 
 def _review(file: str, work: Path, options: dict[str, Any], seed: int, scale: str) -> dict[str, Any]:
     """The columns of a label review: of the regions whose classes were exchanged, those in its first fifth."""
-    fitted = cross_fit(file, work, _FOLDS, options, seed=seed, progress=print)
+    folds = 2 if scale == "smoke" else _FOLDS
+    fitted = cross_fit(file, work, folds, options, seed=seed, progress=print)
     dataset = fitted.dataset
     found = review(review_source(dataset, fitted.predictions), background=dataset.metainfo["classes"][0])
     share = found_in_first(found.suspicion, swapped_on_purpose(dataset))
