@@ -7,8 +7,8 @@ name classes; strings (`scope.Name`) occur only in published models, where `path
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-# Yields `data_info` dicts with img_path, patient, mpp and gt_label (pathzoo.datasets.tiles) or img and gt_seg_map
-# (pathzoo.datasets.regions); pictures are RGB uint8.
+# Yields `data_info` dicts with img_path, patient, mpp and gt_label (pathzoo.datasets.tiles), img alone
+# (pathzoo.datasets.unlabelled) or img and gt_seg_map (pathzoo.datasets.regions); pictures are RGB uint8.
 DATASETS = Registry(
     "dataset",
     parent=root.DATASETS,
@@ -19,6 +19,8 @@ DATASETS = Registry(
         "pathzoo.datasets.regions",
         "pathzoo.datasets.breast_lesions",
         "pathzoo.datasets.pseudo_labelled",
+        "pathzoo.datasets.unlabelled",
+        "pathzoo.datasets.breast_tiles",
     ],
 )
 # Takes and returns one results dict; `img` is RGB uint8 (H, W, 3).

@@ -10,9 +10,11 @@ from typing import Any
 _EXPORTS = {
     "BreakHis": "pathzoo.datasets.breakhis",
     "BreastLesions": "pathzoo.datasets.breast_lesions",
+    "BreastTiles": "pathzoo.datasets.breast_tiles",
     "PseudoLabelled": "pathzoo.datasets.pseudo_labelled",
     "RegionSegmentation": "pathzoo.datasets.regions",
     "TileClassification": "pathzoo.datasets.tiles",
+    "UnlabelledTiles": "pathzoo.datasets.unlabelled",
 }
 
 __all__ = sorted(_EXPORTS)

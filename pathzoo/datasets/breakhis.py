@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from pathzoo.datasets.file_search import files_below
 from pathzoo.datasets.inventory import ImageRecord
 from pathzoo.datasets.tiles import TileClassification
 from pathzoo.errors import ConfigError, DataError
@@ -190,7 +191,7 @@ class BreakHis(TileClassification):
     def _parse_tree(self, root: Path) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         strangers = []
-        for path in _files_below(root):
+        for path in files_below(root):
             if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
                 continue
             info = parse_name(path.name)
@@ -216,31 +217,6 @@ class BreakHis(TileClassification):
             text = f"left out {len(strangers)} images whose names are not BreakHis's, first {strangers[0].name}"
             print_log(text, logger="current", level=logging.WARNING)
         return list(found.values())
-
-
-def _files_below(root: Path) -> list[Path]:
-    """All files below a folder, sorted; linked folders are entered once each, after all that really lie there.
-
-    A folder that is reached twice keeps the name of its real place: ids in saved splits do not change with a link.
-    """
-    folders, links, files, visited = [str(root)], [], [], set()
-    while folders or links:
-        folder = folders.pop() if folders else links.pop(0)
-        real = os.path.realpath(folder)
-        if real in visited:
-            continue
-        visited.add(real)
-        try:
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be listed ({error.strerror}): give access or move it away") from None
-        for entry in entries:
-            if entry.is_dir():
-                (links if entry.is_symlink() else folders).append(entry.path)
-            else:
-                files.append(Path(entry.path))
-    return sorted(files)
 
 
 def _magnifications(value: int | str | Sequence[int | str]) -> tuple[int | None, ...]:

@@ -35,7 +35,13 @@ def check_leakage(split: "Split", items: Sequence[SplitItem] = ()) -> None:
                 )
 
 
-def refuse_overlap(trained: "Split", infos: Sequence[Mapping[str, Any]], subset: str, source: str | Path) -> None:
+def refuse_overlap(
+    trained: "Split",
+    infos: Sequence[Mapping[str, Any]],
+    subset: str,
+    source: str | Path,
+    remedy: str | None = None,
+) -> None:
     """Raises where images that are to be evaluated belong to what a model was trained on.
 
     Trained on are the subsets train, unlabelled and all of `trained`. A patient counts by name where known, under the
@@ -46,6 +52,7 @@ def refuse_overlap(trained: "Split", infos: Sequence[Mapping[str, Any]], subset:
         infos: data_info of each image to evaluate: item, patient (None where unknown), sha256.
         subset: what is evaluated, for the message.
         source: the training run's `splits.json`, for the message.
+        remedy: what to do about it; by default, to evaluate with the options of the training.
 
     Raises:
         LeakageError: names the first patient, slide folder or image, in the order of `infos`, and counts the images.
@@ -54,8 +61,8 @@ def refuse_overlap(trained: "Split", infos: Sequence[Mapping[str, Any]], subset:
     if found:
         raise LeakageError(
             f"subset {subset!r} holds {len(found)} images (of {len(infos)}) that the model was trained on by {source}, "
-            f"first: {found[0]}; give the same fold and split options as the training run (patients of another "
-            "hospital who share a name only need another name in the patient column)"
+            f"first: {found[0][1]}; {remedy or 'give the same fold and split options as the training run'} (patients "
+            "of another hospital who share a name only need another name in the patient column)"
         )
 
 
@@ -75,7 +82,7 @@ def refuse_choosing_on_test(split: "Split", infos: Sequence[Mapping[str, Any]]) 
     if found:
         raise LeakageError(
             f"validation holds {len(found)} images (of {len(infos)}) that this run's split keeps for testing, first: "
-            f"{found[0]}; give val_dataloader.dataset the subset 'val' and the fold and split options of the training"
+            f"{found[0][1]}; give val_dataloader.dataset the subset 'val' and the training's fold and split options"
         )
 
 
@@ -128,8 +135,18 @@ def refuse_twins(labelled: Mapping[str, str], unlabelled: Mapping[str, str]) -> 
             )
 
 
-def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequence[str]) -> list[str]:
-    """Says of each image that belongs to one of the subsets, by patient, slide folder or bytes, why it does."""
+def held_out_by(split: "Split", infos: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Which images a split keeps for validation or testing, and why: (item, a clause to say of it), in their order.
+
+    Args:
+        split: of the task that is evaluated in the end.
+        infos: data_info of each image, as in `refuse_overlap`.
+    """
+    return _shared(split, infos, ("val", "test"))
+
+
+def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequence[str]) -> list[tuple[str, str]]:
+    """(item, why) of each image that belongs to one of the subsets, by patient, slide folder or bytes."""
     seen = [(name, part) for name, part in split.subsets.items() if name in subsets]
     of_bytes = {sha256: (name, item) for name, part in seen for item, sha256 in part.items.items()}
     of_group = {group: name for name, part in seen for group in part.groups}
@@ -138,10 +155,10 @@ def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequenc
         group = {"patient": info["patient"], "slide": slide_folder(info["item"])}.get(split.group_key)
         if group is not None and group != UNKNOWN and group in of_group:
             kind = "patient" if split.group_key == "patient" else "slide folder"
-            found.append(f"{kind} {group!r} ({info['item']}) stands in {of_group[group]!r}")
+            found.append((info["item"], f"{kind} {group!r} ({info['item']}) stands in {of_group[group]!r}"))
         elif info["sha256"] in of_bytes:
             name, item = of_bytes[info["sha256"]]
-            found.append(f"{info['item']} has the bytes of {item} in {name!r}")
+            found.append((info["item"], f"{info['item']} has the bytes of {item} in {name!r}"))
     return found
 
 

@@ -231,10 +231,17 @@ def take_fraction(
         The ids of the chosen items.
 
     Raises:
-        ConfigError: the fraction gives a class no image, or wants more of a class than there is.
+        ConfigError: a class without any training image; the fraction gives a class no image, or wants more of a class
+            than there is.
     """
     if fraction == 1:
         return {item.item for item in items}
+    for label, name in enumerate(classes):
+        if not any(item.shows(label) for item in items):
+            raise ConfigError(
+                f"label_fraction={fraction}: none of the {len(items)} training images shows {name!r}, so no part of "
+                "them can: split so that its patients train too, or take the class off classes"
+            )
     pools: dict[int, list[SplitItem]] = defaultdict(list)
     for item in items:
         pools[item.label].append(item)

@@ -20,19 +20,25 @@ _FORM = TableForm(
     by_choice=("slide", "mpp", "x", "y"),
     may_be_empty={"patient": "where not known"},
 )
+_UNLABELLED = TableForm(
+    one="image", many="tiles", needed=("path",), by_choice=("label", "patient", "slide", "mpp", "x", "y")
+)
 
 
-def read_tile_table(path: str | Path, data_root: str | Path | None = None) -> list[dict[str, Any]]:
+def read_tile_table(
+    path: str | Path, data_root: str | Path | None = None, labelled: bool = True
+) -> list[dict[str, Any]]:
     """Reads and checks the table, not the images.
 
     Args:
         path: the CSV.
         data_root: what relative image paths are relative to; None for the CSV's folder.
+        labelled: False needs the column `path` alone, and a label may be empty.
 
     Returns:
-        One dict per line: img_path (absolute), item (POSIX path relative to the root, the image's id), label (str),
-        patient (str or None), slide (str or None), mpp (float, microns per pixel, or None), x, y (int, level-0 pixels,
-        or None), where ("FILE:LINE", for messages).
+        One dict per line: img_path (absolute), item (POSIX path relative to the root, the image's id), label (str; None
+        where there is none), patient (str or None), slide (str or None), mpp (float, microns per pixel, or None), x, y
+        (int, level-0 pixels, or None), where ("FILE:LINE", for messages).
 
     Raises:
         ConfigError: no such file.
@@ -40,19 +46,20 @@ def read_tile_table(path: str | Path, data_root: str | Path | None = None) -> li
             stands twice, a resolution that is not positive, a coordinate that is not a whole number.
     """
     root = absolute_root(path, data_root)
-    return read_csv_table(path, _FORM, lambda fields, where: _parse(fields, root, where))
+    form, filled = (_FORM, ("path", "label")) if labelled else (_UNLABELLED, ("path",))
+    return read_csv_table(path, form, lambda fields, where: _parse(fields, root, where, filled))
 
 
-def _parse(fields: dict[str, str], root: Path, where: str) -> dict[str, Any]:
-    for name in ("path", "label"):
+def _parse(fields: dict[str, str], root: Path, where: str, filled: tuple[str, ...]) -> dict[str, Any]:
+    for name in filled:
         if not fields[name]:
             raise DataError(f"{where}: {name} is empty: fill it or remove the line")
     img_path, item = item_of(fields["path"], root)
     return {
         "img_path": img_path,
         "item": item,
-        "label": fields["label"],
-        "patient": parse_patient(fields["patient"]),
+        "label": fields.get("label") or None,
+        "patient": parse_patient(fields.get("patient", "")),
         "slide": fields.get("slide") or None,
         "mpp": parse_mpp(fields.get("mpp", ""), where),
         "x": _whole(fields.get("x", ""), "x", where),

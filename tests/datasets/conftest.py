@@ -1,6 +1,7 @@
 """A lab's folder of tiles, and a cache of its own for every test."""
 
 import pytest
+from tile_stores import write
 from tile_tables import write_image
 
 
@@ -19,3 +20,13 @@ def lab(tmp_path):
         lines.append(f"tiles/{n:02d}.png,{'tumour' if patient % 2 else 'normal'},P{patient},S{patient},0.5,{n * 100},7")
     (tmp_path / "tiles.csv").write_text("\n".join(lines) + "\n")
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """12 tiles in two folders, one of them nested."""
+    for number in range(12):
+        write(tmp_path / "pool" / ("deep/er" if number % 2 else "flat") / f"{number:02d}.png", number)
+    (tmp_path / "pool" / "notes.txt").write_text("no picture")
+    (tmp_path / "pool" / ".hidden.png").write_bytes(b"no picture")
+    return tmp_path / "pool"

@@ -196,6 +196,20 @@ def test_proportional_fraction_keeps_the_imbalance():
         resolve_split(items, {**KFOLD, "label_fraction": 0.9}, CLASSES)
 
 
+@pytest.mark.parametrize("balance", ["equal", "proportional"])
+def test_a_class_that_a_fraction_cannot_show_is_named(balance):
+    classes = ("benign", "ADH", "DCIS")
+    held = {"scheme": "held_out_patients", "test": ["p4"], "label_fraction": 0.25, "label_balance": balance}
+    items = cohort([(0, 20), (0, 20), (2, 20), (2, 20), (1, 20)])  # the one patient with ADH is held out
+    with pytest.raises(ConfigError, match=r"label_fraction=0\.25: none of the 80 training images .* 'ADH'"):
+        resolve_split(items, held, classes)
+    few = cohort([(0, 20), (1, 20), (2, 20)])
+    every = {"scheme": "by_image_leaky", "ratios": {"train": 1.0, "test": 0.0}, "label_fraction": 0.01}
+    if balance == "equal":  # else one image of each class stays
+        with pytest.raises(ConfigError, match=r"label_fraction=0\.01 of 60 training images leaves none of 'benign'"):
+            resolve_split(few, every, classes)
+
+
 def test_split_by_image_warns_that_scores_are_inflated_and_is_stratified():
     items = cohort([(0, 10)] * 4 + [(1, 15)] * 4)
     with pytest.warns(SplitWarning, match=r"8 of 8 patients stand on more than one side, so the scores are inflated"):

@@ -5,15 +5,26 @@ shortcut, so a model at chance scores at chance. Nothing measured on them says a
 
     stain, texture, nuclei, canvas    how a section looks (any organ)
     epithelium, tissue                breast, from benign to malignant
+    kidney                            another organ, without labels
     layout, lesions                   several lesions in one region, with labels
-    breakhis, regions, slide          what is written to disk: a cohort of images or of labelled regions, a whole
-                                      slide with annotations
+    breakhis, regions, slide, tiles   what is written to disk: a cohort of images, of labelled regions or of tiles (of
+                                      noise too), a whole slide with annotations
 """
 
 from pathzoo.datasets.phantom.breakhis import write_breakhis
 from pathzoo.datasets.phantom.lesions import draw_region
 from pathzoo.datasets.phantom.regions import write_regions
 from pathzoo.datasets.phantom.slide import draw_slide, write_slide
+from pathzoo.datasets.phantom.tiles import write_tiles
 from pathzoo.datasets.phantom.tissue import DIFFICULTY, draw_tissue
 
-__all__ = ["DIFFICULTY", "draw_region", "draw_slide", "draw_tissue", "write_breakhis", "write_regions", "write_slide"]
+__all__ = [
+    "DIFFICULTY",
+    "draw_region",
+    "draw_slide",
+    "draw_tissue",
+    "write_breakhis",
+    "write_regions",
+    "write_slide",
+    "write_tiles",
+]

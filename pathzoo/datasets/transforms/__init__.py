@@ -10,10 +10,12 @@ from pathzoo.datasets.transforms.geometry import CenterCropOrPad, ResizeShortSid
 from pathzoo.datasets.transforms.loading import LoadTile
 from pathzoo.datasets.transforms.stain import StainJitter
 from pathzoo.datasets.transforms.stain_normalize import NormalizeStain
+from pathzoo.datasets.transforms.views import HistologyViews
 
 __all__ = [
     "Albumentations",
     "CenterCropOrPad",
+    "HistologyViews",
     "LoadTile",
     "NormalizeStain",
     "ResizeShortSide",

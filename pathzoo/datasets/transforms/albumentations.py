@@ -1,6 +1,5 @@
 """Albumentations as one registered transform: image, mask and boxes move together."""
 
-import os
 import random
 import warnings
 import zlib
@@ -10,10 +9,10 @@ from typing import Any
 import albumentations as A  # noqa: N812 - as its own documentation calls it
 import numpy as np
 from mmcv.transforms import BaseTransform
-from torch.utils.data import get_worker_info
 
 from pathzoo.datasets.transforms.albumentations_build import build_entry
 from pathzoo.datasets.transforms.boxes import get_boxes, set_boxes
+from pathzoo.datasets.transforms.draws import ProcessDraws
 from pathzoo.datasets.transforms.geometry import check_movable
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.registry import TRANSFORMS
@@ -72,8 +71,7 @@ class Albumentations(BaseTransform):
             warnings.filterwarnings("ignore", "Got processor for bboxes")  # a list may well move no pixel
             self.compose = A.Compose(built, bbox_params=boxes)
         self._salt = [zlib.crc32(repr(self.compose).encode()), stream]
-        self._own_draws: np.random.Generator | None = None
-        self._process = self._built_in = os.getpid()
+        self._process_draws = ProcessDraws(self._salt)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Raises DataError where image and mask differ in size, ConfigError for annotations that it cannot move."""
@@ -105,24 +103,11 @@ class Albumentations(BaseTransform):
         always happen together.
         """
         if sample_seed is None:
-            sample_seed = int(self._process_draws().integers(2**63))
+            sample_seed = int(self._process_draws.generator().integers(2**63))
         self.compose.set_random_state(
             np.random.Generator(np.random.PCG64([int(sample_seed), *self._salt])),
             random.Random((int(sample_seed) << 64) | (self._salt[0] << 32) | self._salt[1]),
         )
-
-    def _process_draws(self) -> np.random.Generator:
-        if self._own_draws is None or self._process != os.getpid():
-            self._process = os.getpid()
-            worker = get_worker_info()
-            if worker is not None:
-                seed = [worker.seed % 2**64, *self._salt]
-            elif self._process == self._built_in:
-                seed = [int(np.random.randint(2**31)), *self._salt]
-            else:
-                seed = None
-            self._own_draws = np.random.default_rng(seed)
-        return self._own_draws
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.compose!r})"

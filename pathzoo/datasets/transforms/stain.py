@@ -40,14 +40,14 @@ def jitter_stains(
     """
     stains = np.asarray(vectors, np.float64)
     matrix = np.linalg.inv(stains) @ np.diag(np.asarray(alpha, np.float64)) @ stains
-    density = cv2.transform(cv2.LUT(image, _DENSITY), matrix.T.astype(np.float32))
+    # All signs are turned round, so that what comes out is the logarithm of the light.
+    light = cv2.transform(cv2.LUT(image, _DENSITY), -matrix.T.astype(np.float32))
     shift = np.asarray(beta, np.float64) @ stains
     if shift.any():
-        tissue = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _TISSUE)
-        density += cv2.transform(tissue, shift.astype(np.float32)[:, None])
-    np.negative(density, out=density)
-    light = cv2.exp(density, dst=density)
-    return cv2.convertScaleAbs(light, alpha=255.0)
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        faded = (_TISSUE[:, None] * -shift).astype(np.float32)  # (256, 3), by grey value
+        cv2.add(light, cv2.LUT(grey, faded[:, None]), dst=light)
+    return cv2.convertScaleAbs(cv2.exp(light, dst=light), alpha=255.0)
 
 
 class StainJitter(ImageOnlyTransform):

@@ -1,0 +1,39 @@
+"""Files below a folder, through linked folders too, and marks above them. Standard library only."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pathzoo.errors import DataError
+
+
+def files_below(root: Path) -> list[Path]:
+    """All files below a folder, sorted; linked folders are entered once each, after all that really lie there.
+
+    A folder that is reached twice keeps the name of its real place: ids in saved splits do not change with a link.
+    """
+    folders, links, files, visited = [str(root)], [], [], set()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be listed ({error.strerror}): give access or move it away") from None
+        for entry in entries:
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.path)
+            else:
+                files.append(Path(entry.path))
+    return sorted(files)
+
+
+def any_phantom(paths: Iterable[str | os.PathLike]) -> bool:
+    """Whether any file lies below a folder with a phantom.json, which pathzoo's phantoms put at their top."""
+    folders = {Path(path).parent for path in paths}
+    above = {folder for lowest in folders for folder in (lowest, *lowest.parents)}
+    return any((folder / "phantom.json").is_file() for folder in above)
