@@ -1,6 +1,7 @@
 """Networks and their parts, by kind. Importing this package registers them.
 
-Those over mmseg, which is an optional dependency and slow to import, are imported and registered when first asked for.
+Those over hosts' models (mmseg, which is an optional dependency, and mmpretrain), slow to import, are imported and
+registered when first asked for.
 """
 
 import importlib
@@ -11,32 +12,51 @@ from pathzoo.models.losses import DiceLoss, PixelCrossEntropy
 from pathzoo.models.rule_based import BlobDetector, ColorThresholdClassifier, ColorThresholdSegmenter
 
 if TYPE_CHECKING:
+    from pathzoo.models.batched_colour import BatchedColourJitter
+    from pathzoo.models.data_preprocessors import BatchedViews
     from pathzoo.models.decode_heads import UNetHead
     from pathzoo.models.segmentors import ConsistencySegmentor
+    from pathzoo.models.selfsup.rotation_pred import RotationHead, RotationPred
+    from pathzoo.models.selfsup.simclr import NTXentHead, SimCLR
 
 __all__ = [
+    "BatchedColourJitter",
+    "BatchedViews",
     "BlobDetector",
     "ColorThresholdClassifier",
     "ColorThresholdSegmenter",
     "ConsistencySegmentor",
     "DiceLoss",
+    "NTXentHead",
     "PixelCrossEntropy",
+    "RotationHead",
+    "RotationPred",
+    "SimCLR",
     "TimmBackbone",
     "UNetHead",
 ]
 
-#: name -> module that defines it, of what needs mmseg
-_OVER_MMSEG = {"ConsistencySegmentor": "pathzoo.models.segmentors", "UNetHead": "pathzoo.models.decode_heads"}
+#: name -> module that defines it, of what stands on a host's models, or on albumentations
+_OVER_HOSTS = {
+    "BatchedColourJitter": "pathzoo.models.batched_colour",
+    "BatchedViews": "pathzoo.models.data_preprocessors",
+    "ConsistencySegmentor": "pathzoo.models.segmentors",
+    "NTXentHead": "pathzoo.models.selfsup.simclr",
+    "RotationHead": "pathzoo.models.selfsup.rotation_pred",
+    "RotationPred": "pathzoo.models.selfsup.rotation_pred",
+    "SimCLR": "pathzoo.models.selfsup.simclr",
+    "UNetHead": "pathzoo.models.decode_heads",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OVER_MMSEG:
+    if name not in _OVER_HOSTS:
         raise AttributeError(f"module 'pathzoo.models' has no attribute {name!r}")
     from pathzoo import compat
 
-    compat.install()  # mmseg imports mmcv's ops
+    compat.install()  # hosts' models import mmcv's ops
     try:
-        return getattr(importlib.import_module(_OVER_MMSEG[name]), name)
+        return getattr(importlib.import_module(_OVER_HOSTS[name]), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "mmseg":
             raise
@@ -44,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OVER_MMSEG})
+    return sorted({*globals(), *_OVER_HOSTS})

@@ -37,7 +37,7 @@ class losses:
 def load(monkeypatch):
     """Loads a script as it runs: with its own folder on the path."""
     monkeypatch.syspath_prepend(_FOLDER)
-    loaded = {"measuring", "peer_segmentation_models"}
+    loaded = {"measuring", "arms", "peer_segmentation_models"}
 
     def by_name(name):
         spec = importlib.util.spec_from_file_location(name, _FOLDER / f"{name}.py")

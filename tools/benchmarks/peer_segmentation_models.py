@@ -1,29 +1,25 @@
 """segmentation-models-pytorch's U-Net in a plain loop, for segmentation_training.py: run by an interpreter that has it.
 
-Needs nothing of pathzoo; of segmentation-models-pytorch 0.6 with timm, albumentations 2.0, OpenCV and Pillow. Data are
-read as is usual: `RegionCrops` decodes a region's PNG and crops it, `CutPatches` reads patches that were cut and
-written beforehand (`cut_patches`). `serve` speaks with the benchmark, a line for each measurement.
+Needs arms.py, which needs torch alone; of segmentation-models-pytorch 0.6 with timm, albumentations 2.0, OpenCV and
+Pillow. Data are read as is usual: `RegionCrops` decodes a region's PNG and crops it, `CutPatches` reads patches that
+were cut and written beforehand (`cut_patches`). `serve` speaks with the benchmark, a line for each measurement.
 """
 
 import argparse
 import csv
-import json
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from arms import batches_of, reading, serve, training
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 #: ImageNet's, on 0..255, as the configs have them.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-#: Begins the lines that are meant for the benchmark.
-MARK = "answer: "
 
 
 def main() -> None:
@@ -77,64 +73,6 @@ def make_dataset(arguments: argparse.Namespace) -> Dataset:
     if arguments.arm == "patches":
         return CutPatches(arguments.root / "patches", count)
     return RegionCrops(arguments.root, arguments.size, count)
-
-
-def batches_of(
-    dataset: Dataset, batch_size: int, workers: int, device: str, collate: Callable | None = None
-) -> DataLoader:
-    """The loader of a plain loop."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        collate_fn=collate,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device == "cuda",
-    )
-
-
-def training(batches: Iterable, step: Callable[[Any], int], device: str) -> Callable[[], float]:
-    """What measures a round of training in patches per second."""
-
-    def measure() -> float:
-        started, patches = time.perf_counter(), 0
-        for batch in batches:
-            patches += step(batch)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return patches / (time.perf_counter() - started)
-
-    return measure
-
-
-def reading(dataset: Any) -> Callable[[], float]:
-    """What measures the data set alone, in one thread, in patches per second of CPU time."""
-
-    def measure() -> float:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(0)  # as in a worker
-        started = time.process_time()
-        for index in range(len(dataset)):
-            dataset[index]
-        seconds = time.process_time() - started
-        cv2.setNumThreads(threads)
-        return len(dataset) / seconds
-
-    return measure
-
-
-def serve(about: dict[str, Any], measures: dict[str, Callable[[], float]]) -> None:
-    """Says what it is, then answers each line that names a measurement with its value."""
-    answer(about)
-    for line in sys.stdin:
-        answer(measures[line.strip()]())
-
-
-def answer(value: Any) -> None:
-    """One line of JSON, marked, so that whatever else a library prints is told from it."""
-    print(f"{MARK}{json.dumps(value)}", flush=True)
 
 
 class RegionCrops(Dataset):

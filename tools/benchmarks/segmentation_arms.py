@@ -6,15 +6,14 @@ runner    mmengine's Runner, an epoch for each question
 """
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
-from peer_segmentation_models import MEAN, STD, answer, batches_of, reading, serve, training
+from arms import batches_of, reading, serve, training
+from peer_segmentation_models import MEAN, STD
+from runner_arms import run_rounds
 
 from pathzoo.apis.setup import setup
 
@@ -63,58 +62,17 @@ def _loop(arguments: argparse.Namespace, about: dict[str, Any], dataset: Any, mo
 
 
 def _run(arguments: argparse.Namespace, about: dict[str, Any], dataset: Any, model: Any) -> None:
-    import tempfile
-
-    from mmengine.config import Config
     from mmengine.dataset import pseudo_collate
 
-    from pathzoo.datasets.sampling import SeededSampler
-    from pathzoo.engine import Runner
-    from pathzoo.engine.hooks import CheckpointHook, EpochSeedHook
-
-    rounds = arguments.rounds + 1  # one to warm up
-    loader = {"num_workers": arguments.workers, "persistent_workers": arguments.workers > 0}
-    with tempfile.TemporaryDirectory() as folder:
-        runner = Runner(
-            model=model,
-            work_dir=folder,
-            train_dataloader={
-                **loader,
-                "dataset": dataset,
-                "batch_size": arguments.batch_size,
-                "sampler": {"type": SeededSampler, "shuffle": True},
-                "collate_fn": {"type": pseudo_collate},
-            },
-            train_cfg={"by_epoch": True, "max_epochs": rounds},
-            optim_wrapper={"optimizer": {"type": torch.optim.AdamW, "lr": 1e-3}},
-            default_hooks={"checkpoint": {"type": CheckpointHook, "interval": rounds + 1, "save_last": False}},
-            custom_hooks=[{"type": EpochSeedHook}],
-            env_cfg={"cudnn_benchmark": True},
-            log_level="ERROR",
-            cfg=Config({}),
-        )
-        runner.register_hook(_Rounds(about, len(dataset), _device()), priority=0)
-        runner.train()
-
-
-class _Rounds(Hook):
-    """Each epoch waits for a question; it is timed from before the first hook to after the last iteration."""
-
-    def __init__(self, about: dict[str, Any], patches: int, device: str) -> None:
-        self._about, self._patches, self._device = about, patches, device
-
-    def before_train(self, runner: Any) -> None:
-        answer(self._about)
-
-    def before_train_epoch(self, runner: Any) -> None:
-        if not sys.stdin.readline():
-            raise SystemExit(0)
-        self._started = time.perf_counter()
-
-    def after_train_epoch(self, runner: Any) -> None:
-        if self._device == "cuda":
-            torch.cuda.synchronize()
-        answer(self._patches / (time.perf_counter() - self._started))
+    loader = {
+        "dataset": dataset,
+        "batch_size": arguments.batch_size,
+        "num_workers": arguments.workers,
+        "persistent_workers": arguments.workers > 0,
+        "collate_fn": {"type": pseudo_collate},
+    }
+    optimizer = {"type": torch.optim.AdamW, "lr": 1e-3}
+    run_rounds(about, model, loader, {"optimizer": optimizer}, arguments.rounds + 1)  # one to warm up
 
 
 class _Normalised:

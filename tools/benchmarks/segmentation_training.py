@@ -22,25 +22,27 @@ with the torch and timm of this one:
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
+from arms import Arm
 from measuring import Table, in_turns, machine, publish, ratio, spread
-from peer_segmentation_models import MARK, cut_patches
+from peer_segmentation_models import cut_patches
 
 from pathzoo.errors import ConfigError, DataError, PathzooError
 
 _BARE = "bare step (ceiling)"
 _OURS = {"bare": _BARE, "plain": "ours, plain loop", "runner": "ours, Runner"}
 _PEER = {"bare": "peer: bare step", "regions": "peer: PNG regions", "patches": "peer: PNG patches cut before"}
+
+#: Those of the peer that read.
+_PEER_READERS = (_PEER["regions"], _PEER["patches"])
 
 #: What runs an arm of each side.
 _SCRIPTS = {"ours": "segmentation_arms.py", "peer": "peer_segmentation_models.py"}
@@ -70,20 +72,20 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     _lay_out(arguments, root)
     sides = {"ours": _OURS} | ({"peer": _PEER} if arguments.peer_python else {})
     layouts = {}
-    arms: dict[str, _Arm] = {}
+    arms: dict[str, Arm] = {}
     try:
         for side in sides:
             for last in (0, 1):
-                layouts[side, last] = _Arm(arguments, root, side, "bare", last)
+                layouts[side, last] = _arm(arguments, root, side, "bare", last)
         bare = in_turns({name: arm.asks("train") for name, arm in layouts.items()}, arguments.rounds)
         fastest = {side: max((0, 1), key=lambda last: spread(bare[side, last]).median) for side in sides}
         for side, names in sides.items():
             layouts[side, 1 - fastest[side]].end()
             for arm, text in names.items():
                 last = fastest[side]
-                arms[text] = layouts[side, last] if arm == "bare" else _Arm(arguments, root, side, arm, last)
+                arms[text] = layouts[side, last] if arm == "bare" else _arm(arguments, root, side, arm, last)
         trained = in_turns({text: arm.asks("train") for text, arm in arms.items()}, arguments.rounds)
-        readers = {text: arm.asks("read") for text, arm in arms.items() if arm.name in ("plain", "regions", "patches")}
+        readers = {text: arms[text].asks("read") for text in (_OURS["plain"], *_PEER_READERS) if text in arms}
         read = in_turns(readers, arguments.rounds)
     finally:
         for arm in (*layouts.values(), *arms.values()):
@@ -100,47 +102,17 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     publish(tables, note, arguments.markdown)
 
 
-class _Arm:
-    """A process that measures when it is asked to, and sleeps otherwise."""
-
-    def __init__(self, arguments: argparse.Namespace, root: Path, side: str, name: str, last: int) -> None:
-        self.name = name
-        script = Path(__file__).with_name(_SCRIPTS[side])
-        interpreter = arguments.peer_python if side == "peer" else sys.executable
-        command = [interpreter, str(script), "--arm", name, "--root", str(root), "--channels-last", str(last)]
-        for option in ("encoder", "size", "batch_size", "iterations", "workers"):
-            command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
-        if side == "ours":
-            command += ["--rounds", str(arguments.rounds)]
-        command += ["--decoder-channels", *map(str, arguments.decoder_channels)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, **pipes, env=_ENVIRONMENT)
-        self.about = self._answer()
-        print(f"{side}, {name}: ready", file=sys.stderr, flush=True)
-
-    def asks(self, word: str) -> Callable[[], float]:
-        """What has the process measure once."""
-
-        def ask() -> float:
-            assert self._process.stdin is not None
-            self._process.stdin.write(f"{word}\n")
-            self._process.stdin.flush()
-            return float(self._answer())
-
-        return ask
-
-    def end(self) -> None:
-        """Closes its input, upon which it ends."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
-        raise SystemExit(f"{' '.join(map(str, self._process.args))}\nended with {self._process.wait()}")
+def _arm(arguments: argparse.Namespace, root: Path, side: str, name: str, last: int) -> Arm:
+    """Starts what measures one arm of one side, in the memory layout `last` (channels_last)."""
+    script = Path(__file__).with_name(_SCRIPTS[side])
+    interpreter = arguments.peer_python if side == "peer" else sys.executable
+    command = [interpreter, script, "--arm", name, "--root", root, "--channels-last", str(last)]
+    for option in ("encoder", "size", "batch_size", "iterations", "workers"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
+    if side == "ours":
+        command += ["--rounds", str(arguments.rounds)]
+    command += ["--decoder-channels", *map(str, arguments.decoder_channels)]
+    return Arm(f"{side}, {name}", command, _ENVIRONMENT)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """mmengine's metrics: thin shells over `pathzoo.evaluation.functional`."""
 
 from pathzoo.evaluation.metrics.classification import ClassificationMetric
+from pathzoo.evaluation.metrics.pretext import PretextMetric
 from pathzoo.evaluation.metrics.segmentation import SegmentationMetric
 
-__all__ = ["ClassificationMetric", "SegmentationMetric"]
+__all__ = ["ClassificationMetric", "PretextMetric", "SegmentationMetric"]

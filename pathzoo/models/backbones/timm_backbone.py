@@ -1,5 +1,6 @@
 """Any convolutional encoder of timm as a backbone for OpenMMLab's models."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 import timm
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 
-from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
-from pathzoo.errors import CheckpointError, ConfigError
+from pathzoo.errors import ConfigError
+from pathzoo.models.backbones.parent_weights import ParentWeights, load_parent, read_parent
 from pathzoo.nearest import did_you_mean
 from pathzoo.registry import MODELS
 
@@ -22,9 +24,11 @@ class TimmBackbone(BaseModule):
 
     Args:
         name: timm's name without a tag or a source prefix, such as `legacy_xception`, `resnet50`, `resnest50d`.
-        pretrained: None for random weights; "imagenet" for timm's default weights from the hub; or a file with timm's
-            own key names (.safetensors, or .pth that holds tensors only). Read by `init_weights`, never on
-            construction, so a published model is built without any of it.
+        pretrained: None for random weights; "imagenet" for timm's default weights from the hub; a file with timm's own
+            key names (.safetensors, or .pth that holds tensors only); a training run's checkpoint, whose backbone is
+            taken (its average, where an EMAHook averaged); a published model's folder, or its NAME[@VERSION] in the
+            zoo, verified. Read by `init_weights`, never on construction, so a published model is built without any of
+            it, and never unpickled.
         trainable: Names of timm's sub-modules to train, at any depth (`("block12", "conv4", "bn4")`); everything else
             is frozen and stays in eval mode, so that frozen batch normalisation keeps its statistics. None trains
             all; an empty tuple none (linear probe).
@@ -36,6 +40,7 @@ class TimmBackbone(BaseModule):
         out_indices: Which levels of the pyramid to return, finest first, as timm's `features_only` counts them: for a
             ResNet 0 is the stem at stride 2, then 1, 2, 3, 4 at strides 4, 8, 16, 32. What comes after the last of
             them is left out of the network. None returns the last map alone.
+        partial: Load what of `pretrained` fits and log what does not; by default all has to fit.
         init_cfg: mmengine's; leave it None.
 
     Attributes:
@@ -61,6 +66,7 @@ class TimmBackbone(BaseModule):
         drop_path_rate: float = 0.0,
         channels_last: bool = False,
         out_indices: Sequence[int] | None = None,
+        partial: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -68,6 +74,7 @@ class TimmBackbone(BaseModule):
         options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
         self.name = name
         self.pretrained = pretrained
+        self.partial = partial
         self.norm_eval = norm_eval
         self.timm_model = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **options)
         self.out_indices = None if out_indices is None else _checked_levels(self.timm_model, name, out_indices)
@@ -111,19 +118,18 @@ class TimmBackbone(BaseModule):
 
         Raises:
             ConfigError: The hub cannot be reached (the message says how to give a file), or the file is missing.
-            CheckpointError: The file's tensors are not this network's.
+            CheckpointError: Tensors that are not this network's: how many are mapped, missing, unexpected, misshapen.
+            ZooError: A published model that is not found or not whole.
         """
         if self.pretrained is None:
             return
-        state = _hub_weights(self.name) if self.pretrained == "imagenet" else _file_weights(Path(self.pretrained))
-        wanted = self.timm_model.state_dict()
-        wrong = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
-        if wrong:
-            raise CheckpointError(
-                f"{self.pretrained}: lacks {len(wrong)} of the {len(wanted)} tensors of timm's {self.name}, first "
-                f"{wrong[0]}; give a file with timm's key names"
-            )
-        self.timm_model.load_state_dict({key: state[key] for key in wanted})
+        if self.pretrained == "imagenet":
+            parent = ParentWeights(f"timm's weights of {self.name}", _hub_weights(self.name), {}, Path())
+        else:
+            parent = read_parent(self.pretrained)
+        fit = load_parent(parent, self.timm_model, self.name, self.partial)
+        if not fit.whole:
+            print_log(f"{parent.where} was loaded in part: {fit}", logger="current", level=logging.WARNING)
 
     def _freeze(self, trainable: tuple[str, ...] | None) -> list[nn.Module]:
         """Freezes all but `trainable`; returns the modules that have to stay in eval mode."""
@@ -180,17 +186,3 @@ def _hub_weights(name: str) -> dict[str, torch.Tensor]:
             "without a network give a file with timm's key names, --cfg-options "
             "model.backbone.pretrained=FILE.safetensors, or start from random weights, model.backbone.pretrained=None"
         ) from error
-
-
-def _file_weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise ConfigError(f"pretrained: {path}: no such file; give 'imagenet', None, or a .safetensors or .pth file")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
-    return state_dict_of(load_checkpoint_safely(path))
