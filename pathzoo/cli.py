@@ -108,20 +108,27 @@ def _run_list(arguments: argparse.Namespace) -> None:
 
 
 def _add_info(commands: Any) -> None:
-    parser = _command(commands, "info", _run_info, "Show one model: what it takes, was trained on, and scores.")
+    parser = _command(commands, "info", _run_info, "Show one model: what it takes, was made from, and scores.")
     parser.add_argument("name", help="NAME, NAME@VERSION or a model's folder")
-    parser.add_argument("--json", action="store_true", help="the whole manifest")
+    parser.add_argument("--json", action="store_true", help="the whole manifest, and the ancestry")
 
 
 def _run_info(arguments: argparse.Namespace) -> None:
     from pathzoo.plugins import load_plugins
+    from pathzoo.zoo.ancestry import ancestry, format_ancestry
     from pathzoo.zoo.card import render_card
     from pathzoo.zoo.load import find_model
     from pathzoo.zoo.verify import require_verified
 
     load_plugins()
-    manifest = require_verified(find_model(arguments.name))
-    print(manifest.model_dump_json(indent=2) if arguments.json else render_card(manifest))
+    folder = find_model(arguments.name)
+    manifest = require_verified(folder)
+    ancestors = ancestry(folder, manifest)
+    if arguments.json:
+        content = manifest.model_dump(mode="json") | {"ancestry": [one.to_json() for one in ancestors]}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print(f"{render_card(manifest)}\n{format_ancestry(ancestors)}")
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:

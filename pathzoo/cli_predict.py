@@ -28,7 +28,7 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1; the first GPU where there is one")
     parser.add_argument("--no-tissue-mask", action="store_true", help="predict white background too")
     step = parser.add_mutually_exclusive_group()
-    step.add_argument("--overlap", type=float, help="part of a tile its neighbour covers too; by task 0, 1/4, 1/3")
+    step.add_argument("--overlap", type=float, help="part of a tile its neighbour covers too; by task 0, 1/4, 1/3, 0")
     step.add_argument("--stride", type=int, help="pixels from one tile to the next, in place of --overlap")
     parser.add_argument("--score-threshold", type=float, help="detection: leave out what scores lower")
     parser.add_argument(

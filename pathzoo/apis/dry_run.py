@@ -19,7 +19,7 @@ from pathzoo.apis.setup import setup
 from pathzoo.errors import PathzooError
 from pathzoo.wsi.isolation import probe
 from pathzoo.wsi.overview import take_overview
-from pathzoo.wsi.predictor import Predictor
+from pathzoo.wsi.predictor import Embeddings, Predictor
 from pathzoo.wsi.run import lay_grid, working_mpp
 from pathzoo.wsi.run_options import RunOptions
 from pathzoo.wsi.slide import Slide
@@ -34,6 +34,8 @@ _ROW_BYTES, _PROB_BYTES, _PICTURE_BYTES = 24, 9, 3 * _MIB
 _MASK_BYTES_PER_PIXEL, _OUTLINE_BYTES_PER_PIXEL = 0.05, 0.8
 #: An object in detections.csv and prediction.geojson (480 measured); how many there are is not known before: a guess.
 _OBJECT_BYTES, _OBJECTS_PER_TILE = 500, 5
+#: The sample of vectors that an overlay's components are fitted to: 1,024 of 2,048 numbers, and its decomposition.
+_SAMPLE_BYTES = 64 * _MIB
 #: Batches that are timed.
 _TIMED = 3
 
@@ -157,7 +159,7 @@ def _plan(
             slide.reader_name,
             len(grid),
             memory + _stitching(grid, predictor),
-            _disk(grid, predictor),
+            _disk(grid, predictor) + _vectors(grid, predictor),
             len(grid) * (per_tile or 0.0),
         )
     return plan, per_tile
@@ -171,7 +173,18 @@ def _stitching(grid: TileGrid, predictor: Predictor) -> int:
         return int(columns * grid.tile_size[1] * (n_classes + 1) * 4 * 2)  # a band of rows: sums, and one of finished
     if predictor.task == "detection":
         return len(grid) * _OBJECTS_PER_TILE * 200
+    if predictor.task == "representation":
+        return _SAMPLE_BYTES + len(grid) * 12
     return len(grid) * n_classes * 8
+
+
+def _vectors(grid: TileGrid, predictor: Predictor) -> int:
+    """Bytes of embeddings.npy; how many numbers a vector has, a tile of glass tells."""
+    if predictor.task != "representation":
+        return 0
+    width, height = predictor.input.tile_size
+    answer = predictor(np.full((1, height, width, 3), 255, np.uint8))
+    return len(grid) * answer.vectors.shape[1] * 4 if isinstance(answer, Embeddings) else 0
 
 
 def _disk(grid: TileGrid, predictor: Predictor) -> int:

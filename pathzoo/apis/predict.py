@@ -68,7 +68,10 @@ def predict(
     anonymise: bool = False,
     launcher: str = "none",
 ) -> PredictResult:
-    """Predicts slides (`out/<slide>/`) and, by a classifier, images (`out/predictions.csv`).
+    """Predicts slides (`out/<slide>/`) and, by a classifier or an encoder, images (`out/predictions.csv`).
+
+    What a slide's folder holds by task, `pathzoo.wsi.run.predict_slide` says; an encoder's vectors of images lie in
+    `out/embeddings.npy`.
 
     Slides whose output stands already are skipped; the same call goes on where an earlier one was ended, and several
     processes may be given the same output. Segmenters and detectors take images as slides of one level.
@@ -84,8 +87,8 @@ def predict(
         device: "cpu", "cuda", ...; the first GPU where there is one, else the CPU. Under a launcher each process takes
             the GPU of its local rank.
         tissue: Leave out tiles without tissue.
-        overlap: Part of a tile that its neighbour covers too; by default 0 for classification, 1/4 for segmentation
-            and 1/3 for detection.
+        overlap: Part of a tile that its neighbour covers too; by default 0 for classification and representation, 1/4
+            for segmentation and 1/3 for detection.
         stride: Pixels of the model from one tile to the next, in place of `overlap`.
         reader: "tiled-tiff", "openslide" or "image"; by default what the file is decides.
         settings: What the task takes beside these; see `pathzoo.wsi.detection`.
@@ -166,7 +169,7 @@ def load(model: str | os.PathLike, device: str | None, where: Place) -> Any:
 def slides_and_images(
     slides: list[Path], images: list[Path], predictor: Any, options: RunOptions
 ) -> tuple[list[Path], list[Path]]:
-    """What runs as a slide and what as an image: only classifiers take images as such.
+    """What runs as a slide and what as an image: classifiers and encoders alone take images as such.
 
     Raises:
         DataError: The model's task does not run over slides.
@@ -177,7 +180,9 @@ def slides_and_images(
             f"model {predictor.name}: its task is {predictor.task}; `pathzoo predict` runs {', '.join(TASKS)}"
         )
     options.check_settings(predictor.task)
-    if predictor.task != "classification" or (options.reader == "image" and predictor.input.mpp is not None):
+    if predictor.task not in ("classification", "representation") or (
+        options.reader == "image" and predictor.input.mpp is not None
+    ):
         return [*slides, *images], []
     if predictor.input.mpp is None:  # it takes images alone, and a TIFF may be one
         tiffs = [path for path in slides if path.suffix.lower() in (".tif", ".tiff")]

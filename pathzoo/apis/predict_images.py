@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,15 @@ from pathzoo.apis.predict_progress import counter, tell
 from pathzoo.errors import DataError, OutputError
 from pathzoo.fileio import atomic_path, canonical_json, sha256_bytes, sha256_file, write_json
 from pathzoo.wsi.claims import Claims
-from pathzoo.wsi.images import ImagePredictions, predict_images, write_image_predictions
+from pathzoo.wsi.images import (
+    ImagePredictions,
+    ImageVectors,
+    predict_images,
+    represent_images,
+    write_image_predictions,
+)
 from pathzoo.wsi.outputs import package_versions
+from pathzoo.wsi.representation import VECTORS
 
 TABLE, _RECORD = "predictions.csv", "predict_run.json"
 _POLL_SECONDS = 1.0
@@ -60,6 +68,8 @@ class ImagesTask:
 def run_images(task: ImagesTask) -> ImagesResult:
     """Writes `out/predictions.csv` (path, predicted, prob_CLASS...) and `out/predict_run.json`, unless they stand.
 
+    An encoder's table is path, row; the vectors lie in those rows of `out/embeddings.npy` (float32 (N, D)).
+
     Raises:
         DataError: A table of other images, of another model or of unknown origin stands there; or, without `many`,
             why the image fails.
@@ -94,6 +104,8 @@ def finished_images(task: ImagesTask, now: bool = False) -> ImagesResult | None:
     try:
         record = json.loads((task.out / _RECORD).read_text(encoding="utf-8"))
         same = record["key"] == task.key and record["table"] == sha256_file(table)
+        if same and record.get("vectors"):
+            same = record["vectors"] == sha256_file(task.out / VECTORS)
         reasons = {entry["image"]: entry["reason"] for entry in record["failed"]}
         n = record["images"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -106,33 +118,49 @@ def finished_images(task: ImagesTask, now: bool = False) -> ImagesResult | None:
     return ImagesResult(table, n, reused=True, failed=failed) if now or not failed else None
 
 
+class _NothingToKeepError(Exception):
+    """Not one image could be used."""
+
+
 def _predict(task: ImagesTask) -> ImagesResult:
-    started = time.perf_counter()
-    predictions = predict_images(
-        task.paths,
-        task.predictor,
-        task.predictor.prepare,
-        batch_size=task.batch_size,
-        mpp=[task.resolutions.of(path) for path in task.paths],
-        progress=counter("images", "images"),
-    )
-    if predictions.failed and not task.many:
-        raise DataError(predictions.failed[0][1])
-    for _, reason in predictions.failed:
-        tell(reason)
-    if not predictions.paths:
-        return ImagesResult(failed=predictions.failed)
+    failed: list[tuple[Path, str]] = []
     try:
-        _write(task, predictions, started)
+        n = _predict_and_write(task, failed, time.perf_counter())
+    except _NothingToKeepError:
+        return ImagesResult(failed=failed)
     except OSError as error:
         raise OutputError(
             f"{task.out / TABLE}: cannot be written: {error.strerror or error}; nothing of it was kept. Make room, or "
             "choose another output, and give the same command again"
         ) from error
-    return ImagesResult(task.out / TABLE, len(predictions.paths), failed=predictions.failed)
+    return ImagesResult(task.out / TABLE, n, failed=failed)
 
 
-def _write(task: ImagesTask, predictions: ImagePredictions, started: float) -> None:
+def _predict_and_write(task: ImagesTask, failed: list[tuple[Path, str]], started: float) -> int:
+    """Writes all files of a call; returns how many images they hold."""
+    encoder = task.predictor.task == "representation"
+    with atomic_path(task.out / VECTORS) if encoder else nullcontext() as vectors:
+        given = {
+            "batch_size": task.batch_size,
+            "mpp": [task.resolutions.of(path) for path in task.paths],
+            "progress": counter("images", "images"),
+        }
+        inputs = (task.paths, task.predictor, task.predictor.prepare)
+        found = predict_images(*inputs, **given) if vectors is None else represent_images(*inputs, vectors, **given)
+        failed += found.failed
+        if failed and not task.many:
+            raise DataError(failed[0][1])
+        for _, reason in failed:
+            tell(reason)
+        if not found.paths:
+            raise _NothingToKeepError
+        _write(task, found, vectors, started)
+    return len(found.paths)
+
+
+def _write(
+    task: ImagesTask, predictions: ImagePredictions | ImageVectors, vectors: Path | None, started: float
+) -> None:
     failed = [
         {"image": task.name(path), "reason": reason if task.called is None else "not usable"}
         for path, reason in predictions.failed
@@ -151,5 +179,7 @@ def _write(task: ImagesTask, predictions: ImagePredictions, started: float) -> N
             "table": sha256_file(temporary),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        # First, and with the table's digest: a table without a record that fits is none of ours.
+        if vectors is not None:
+            record["vectors"] = sha256_file(vectors)
+        # First, and with the tables' digests: a table without a record that fits is none of ours.
         write_json(task.out / _RECORD, record)

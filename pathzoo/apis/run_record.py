@@ -1,6 +1,7 @@
 """What a training run leaves behind beside its weights: `train_run.json`, enough to repeat it and publish from it."""
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -99,15 +100,57 @@ def config_record(config: Config) -> dict[str, str]:
 
 
 def initial_weights(config: Config) -> dict[str, Any]:
-    """Where the backbone's weights came from before training: random, imagenet (timm), or a file with its digest."""
+    """Where the backbone's weights came from before training, as `train_run.json` names it.
+
+    Returns:
+        `source`, and what tells that one from others:
+
+        - random: nothing;
+        - imagenet: `network`, timm's;
+        - file: `file` (name only) and `sha256`, of tensors that no training here made;
+        - run: of a training run's checkpoint `file`, `sha256`, `backbone` (see
+          `pathzoo.models.backbones.parent_weights.ParentWeights`) and `folder`, its run's, as seen from this run's;
+        - published: `name`, `version`, `sha256` (of the weights), `digest` (of the manifest), `licence`.
+
+        A run that goes on keeps what it said when it began: its weights are not asked for again.
+
+    Raises:
+        ConfigError, CheckpointError, ZooError: The weights are not there, or not whole.
+    """
+    folder = Path(config.get("work_dir") or ".")
+    if config.get("resume"):
+        begun = Path(config.get("load_from") or folder / "epoch_0.pth").parent
+        return _as_seen_from(folder, recorded_start(begun), begun)
     backbone = (config.get("model") or {}).get("backbone") or {}
     pretrained = backbone.get("pretrained")
     if pretrained is None:
         return {"source": "random"}
     if pretrained == "imagenet":
         return {"source": "imagenet", "network": f"timm {backbone.get('name')}"}
-    path = Path(pretrained)
-    return {"source": "file", "file": path.name, "sha256": sha256_file(path) if path.is_file() else None}
+    if getattr(backbone.get("type"), "__name__", str(backbone.get("type"))).rpartition(".")[2] != "TimmBackbone":
+        path = Path(pretrained)  # a host's own network takes what its host takes
+        return {"source": "file", "file": path.name, "sha256": sha256_file(path) if path.is_file() else None}
+    from pathzoo.models.backbones.parent_weights import read_parent
+
+    parent = read_parent(pretrained)
+    start = parent.record | ({"folder": "."} if parent.record["source"] == "run" else {})
+    return _as_seen_from(folder, start, parent.folder)
+
+
+def _as_seen_from(folder: Path, start: dict[str, Any], other: Path) -> dict[str, Any]:
+    """A record whose `folder` is told from `other`, told from `folder`: runs moved together still find each other."""
+    if "folder" not in start:
+        return start
+    return start | {"folder": os.path.relpath((other / start["folder"]).resolve(), folder.resolve())}
+
+
+def recorded_start(folder: Path) -> dict[str, Any]:
+    """`initial_weights` as the train_run.json in `folder` has it; `source` is "unknown" where there is none."""
+    try:
+        start = json.loads((folder / "train_run.json").read_text(encoding="utf-8"))["initial_weights"]
+    except (OSError, ValueError, KeyError, TypeError):
+        start = None
+    return start if isinstance(start, dict) else {"source": "unknown"}
 
 
 def data_record(dataset: Any, config: Config) -> dict[str, Any]:
@@ -127,6 +170,8 @@ def data_record(dataset: Any, config: Config) -> dict[str, Any]:
 
 def _is_synthetic(dataset: Any) -> bool:
     """Whether any image lies below a folder with a phantom.json, which pathzoo's phantoms put at their top."""
+    if hasattr(dataset, "synthetic"):  # stores of packed tiles carry it along
+        return bool(dataset.synthetic)
     if not hasattr(dataset, "get_data_info"):
         return False
     folders = {Path(dataset.get_data_info(index)["img_path"]).parent for index in range(len(dataset))}

@@ -7,9 +7,15 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
-from pathzoo.apis.checks import errors_of_the_config, refuse_training_patients, splits_beside
+from pathzoo.apis.checks import (
+    ANCESTOR_REMEDY,
+    ancestor_splits,
+    errors_of_the_config,
+    refuse_training_patients,
+    splits_beside,
+)
 from pathzoo.apis.config import load_config
-from pathzoo.apis.run_record import nothing_left_behind
+from pathzoo.apis.run_record import nothing_left_behind, recorded_start
 from pathzoo.apis.setup import setup
 from pathzoo.engine.checkpoint import latest_checkpoint
 from pathzoo.errors import CheckpointError
@@ -38,7 +44,7 @@ def test(
         with plots and what they are drawn from: predictions.csv and curves of a classifier, regions.csv of a segmenter.
 
     Raises:
-        ConfigError, DataError, CheckpointError: One line that names the file, the value, the remedy.
+        ConfigError, DataError, LeakageError, CheckpointError: One line that names the file, the value, the remedy.
     """
     setup()
     cfg = load_config(config, options)
@@ -57,12 +63,13 @@ def test(
         with errors_of_the_config(cfg):
             runner = Runner.from_cfg(cfg)
             _ = runner.test_loop
-        trained = [*splits_beside(folder), *splits_beside(Path(cfg.load_from).parent)]
-        refuse_training_patients(runner.test_dataloader.dataset, trained)
+        dataset, of_checkpoint = runner.test_dataloader.dataset, Path(cfg.load_from).parent
+        refuse_training_patients(dataset, [*splits_beside(folder), *splits_beside(of_checkpoint)])
+        ancestors = ancestor_splits(recorded_start(of_checkpoint), of_checkpoint)
+        refuse_training_patients(dataset, ancestors, ANCESTOR_REMEDY)
         runner.test()
     if is_main_process():
-        dataset = type(runner.test_dataloader.dataset).__name__
-        about = {"subset": "test", "dataset": dataset, "checkpoint": Path(cfg.load_from).name}
+        about = {"subset": "test", "dataset": type(dataset).__name__, "checkpoint": Path(cfg.load_from).name}
         write_json(folder / "metrics.json", about | json.loads((folder / "test" / "metrics.json").read_text()))
     if launcher != "none":
         leave_group()

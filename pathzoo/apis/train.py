@@ -12,11 +12,13 @@ from mmengine.hooks import Hook
 
 from pathzoo.apis import run_record
 from pathzoo.apis.checks import (
+    ancestor_splits,
     check_data_resolution,
     check_length,
     check_model_input,
     errors_of_the_config,
     model_input,
+    refuse_ancestors_patients,
     refuse_trained_split,
     refuse_training_patients,
     refuse_validation_on_test,
@@ -24,6 +26,7 @@ from pathzoo.apis.checks import (
 )
 from pathzoo.apis.config import load_config, set_options
 from pathzoo.apis.setup import setup
+from pathzoo.apis.validation_metrics import KeepBestMetrics, write_validation_metrics
 from pathzoo.engine.checkpoint import latest_checkpoint
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import write_json
@@ -58,7 +61,8 @@ def train(
         command: What to record as the command line.
 
     Returns:
-        The work folder: `epoch_N.pth`, `train_run.json`, `metrics.json`, `splits.json`, logs.
+        The work folder: `epoch_N.pth`, `train_run.json`, `metrics.json` and `metrics_best.json` (validation of the last
+        checkpoint and of the best), `splits.json`, logs.
 
     Raises:
         ConfigError, DataError, LeakageError, CheckpointError: One line that names the file, the value, the remedy.
@@ -85,8 +89,9 @@ def train(
         _check_classes(cfg, dataset)
         check_data_resolution(cfg, dataset)
         _check_split(dataset, folder)
-        _check_overlap(cfg, runner)
-        record = _record(cfg, runner, dataset, command or sys.argv)
+        start_weights = run_record.initial_weights(cfg)
+        _check_overlap(cfg, runner, start_weights)
+        record = _record(cfg, runner, dataset, start_weights, command or sys.argv)
 
         def begin() -> None:
             accept()
@@ -96,6 +101,7 @@ def train(
 
         start = _AtStart(begin)
         runner.register_hook(start)
+        runner.register_hook(KeepBestMetrics(folder))
         trained_from = time.time()
         try:
             runner.train()
@@ -107,7 +113,7 @@ def train(
     if is_main_process():
         timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
         write_json(folder / "train_run.json", record | {"status": "finished", "timings": timings})
-        _write_validation_metrics(runner, folder)
+        write_validation_metrics(runner, folder)
     if launcher != "none":
         leave_group()
     return folder
@@ -192,10 +198,10 @@ def _check_classes(cfg: Config, dataset: Any) -> None:
             )
 
 
-def _check_overlap(cfg: Config, runner: Any) -> None:
+def _check_overlap(cfg: Config, runner: Any, start: Mapping[str, Any]) -> None:
     """No patient of validation was trained on or is kept for testing.
 
-    Nor were any of val and test, by the run that a checkpoint comes from.
+    Nor were any of val and test, by the runs that a checkpoint or the backbone's weights come from.
     """
     own = getattr(runner.train_dataloader.dataset, "split", None)
     if own is None:
@@ -206,6 +212,7 @@ def _check_overlap(cfg: Config, runner: Any) -> None:
     if cfg.load_from:
         for split, source in splits_beside(Path(cfg.load_from).parent):
             refuse_trained_split(own, split, source)
+    refuse_ancestors_patients(own, ancestor_splits(start, Path(cfg.work_dir)))
 
 
 def _keep_split(dataset: Any, folder: Path) -> None:
@@ -214,7 +221,7 @@ def _keep_split(dataset: Any, folder: Path) -> None:
         split.save(path)
 
 
-def _record(cfg: Config, runner: Any, dataset: Any, command: list[str]) -> dict[str, Any]:
+def _record(cfg: Config, runner: Any, dataset: Any, start: dict[str, Any], command: list[str]) -> dict[str, Any]:
     from pathzoo.zoo.allowlist import to_data
 
     try:
@@ -228,18 +235,8 @@ def _record(cfg: Config, runner: Any, dataset: Any, command: list[str]) -> dict[
         "model": model,
         "model_input": model_input(cfg),
         "classes": list((getattr(dataset, "metainfo", None) or {}).get("classes") or []),
-        "initial_weights": run_record.initial_weights(cfg),
+        "initial_weights": start,
         "seed": runner.seed,
         "epochs": runner.max_epochs,
         "data": run_record.data_record(dataset, cfg),
     }
-
-
-def _write_validation_metrics(runner: Any, folder: Path) -> None:
-    evaluator = getattr(runner.val_loop, "evaluator", None) if runner.val_loop else None
-    rows = [row for metric in getattr(evaluator, "metrics", []) for row in getattr(metric, "rows", None) or []]
-    if rows:
-        about = {"subset": "val", "dataset": type(runner.val_dataloader.dataset).__name__}
-        last = latest_checkpoint(folder)  # the validation was its, not the best one's
-        about |= {"checkpoint": last.name} if last else {}
-        write_json(folder / "metrics.json", about | {"rows": rows})

@@ -19,6 +19,7 @@ from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.outputs import atomic_folder, package_versions
 from pathzoo.wsi.overview import Overview, stain_of, take_overview
 from pathzoo.wsi.predictor import Predictor
+from pathzoo.wsi.representation import represent
 from pathzoo.wsi.run_options import DEFAULT_OVERLAP, RunOptions
 from pathzoo.wsi.segmentation import segment
 from pathzoo.wsi.slide import Slide
@@ -29,7 +30,14 @@ from pathzoo.wsi.types import Mask
 
 RUN_FILE = "predict_run.json"
 #: task -> what runs it.
-TASKS: dict[str, Task] = {"classification": classify, "segmentation": segment, "detection": detect}
+TASKS: dict[str, Task] = {
+    "classification": classify,
+    "segmentation": segment,
+    "detection": detect,
+    "representation": represent,
+}
+#: Tasks in which a tile that cannot be decoded wholly is left out.
+_WHOLE_TILES = ("classification", "representation")
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,11 @@ def predict_slide(
 ) -> SlideResult:
     """Runs a model over the tissue of a slide and writes `out_dir/<name>/`, whole or not at all.
 
-    Every task writes `prediction.geojson` (for QuPath), `overlay.png` and `predict_run.json`; classification adds
-    `tiles.csv` (minx, miny, width, height, prob_CLASS...: level-0 pixels of the slide, tiles as they were laid,
-    uncropped at the slide's edge, rounded outwards; skipped tiles have no row), segmentation `mask.tif`, detection
-    `detections.csv`.
+    Every task writes `overlay.png` and `predict_run.json`, and all but representation `prediction.geojson` (for
+    QuPath); classification adds `tiles.csv` (minx, miny, width, height, prob_CLASS...: level-0 pixels of the slide,
+    tiles as they were laid, uncropped at the slide's edge, rounded outwards; skipped tiles have no row), segmentation
+    `mask.tif`, detection `detections.csv`, representation `tiles.csv` without probabilities and `embeddings.npy`
+    (float32, a row for each of its rows).
 
     Args:
         slide_path: Any file that `Slide` opens.
@@ -250,7 +259,7 @@ def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, ou
             "grid": list(grid.shape),
             "stride": [value / grid.downsample for value in grid.stride],
             "laid": result.tiles,
-            "predicted": result.tiles - (len(result.skipped) if predictor.task == "classification" else 0),
+            "predicted": result.tiles - (len(result.skipped) if predictor.task in _WHOLE_TILES else 0),
             "by_class": result.counts,
             "unit": result.unit,
         },

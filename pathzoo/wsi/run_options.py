@@ -10,13 +10,15 @@ from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.wsi.predictor import Predictor
 
 #: task -> part of a tile that its neighbour covers too, where the user says nothing. Tiles are judged alone in
-#: classification; a segmenter's borders are blended; an object must lie whole in some tile (1/3: DESIGN, glomeruli).
-DEFAULT_OVERLAP = {"classification": 0.0, "segmentation": 0.25, "detection": 1 / 3}
+#: classification and representation; a segmenter's borders are blended; an object must lie whole in some tile (1/3:
+#: DESIGN, glomeruli).
+DEFAULT_OVERLAP = {"classification": 0.0, "segmentation": 0.25, "detection": 1 / 3, "representation": 0.0}
 #: task -> what it takes beside the options; see `pathzoo.wsi.segmentation` and `pathzoo.wsi.detection`.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "classification": (),
     "segmentation": ("outline_tolerance", "min_region_pixels"),
     "detection": ("score_threshold", "merge_iou", "merge_ios"),
+    "representation": (),
 }
 
 

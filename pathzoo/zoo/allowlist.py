@@ -145,9 +145,24 @@ def _without_training(config: Any) -> Any:
     text = kind if isinstance(kind, str) else f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}"
     for name, published in TRAINED_AS.items():
         if _spells(text, name):
+            if published.backbone_only:
+                return _encoder(config, published.name)
             rest = {key: value for key, value in config.items() if key not in published.without}
             return rest | {"type": published.name}
     return config
+
+
+def _encoder(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The backbone of a pretext model under a mean over the tile, fed by the same mean and std."""
+    given = config.get("data_preprocessor") or {}
+    swaps = any(given.get(key) for key in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr"))
+    norms = {key: given[key] for key in ("mean", "std") if key in given}
+    return {
+        "type": name,
+        "data_preprocessor": {"type": "mmpretrain.ClsDataPreprocessor", **norms, "to_rgb": swaps},
+        "backbone": config.get("backbone"),
+        "neck": {"type": "mmpretrain.GlobalAveragePooling"},
+    }
 
 
 def _types(config: Any, path: str) -> Iterator[tuple[str, Any]]:

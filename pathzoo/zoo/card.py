@@ -24,8 +24,8 @@ def render_card(manifest: Manifest) -> str:
         _warning(manifest),
         _loading(manifest),
         "## Input\n\n" + _table(("what", "value"), _input_rows(manifest.input)),
-        "## Output\n\n" + (f"{manifest.task}: {_list(manifest.classes)}" if manifest.classes else manifest.task),
-        "## How well it does\n\n" + _metrics(manifest.metrics),
+        "## Output\n\n" + _output(manifest),
+        "## How well it does\n\n" + _metrics(manifest.metrics) + _what_metrics_mean(manifest),
         "## What it was trained on\n\n" + _training(manifest.training),
         "## Use\n\n" + _use(manifest),
         "## Licence\n\n" + _licence(manifest),
@@ -44,6 +44,27 @@ def _loading(manifest: Manifest) -> str:
     out = _OUTPUTS.get(manifest.task)
     comment = f"  # model(tiles): uint8 (N, H, W, 3) RGB in, {out} out" if out else ""
     return f'```python\nimport pathzoo\nmodel = pathzoo.get_model("{manifest.name}"){comment}\n```'
+
+
+def _output(manifest: Manifest) -> str:
+    if manifest.classes:
+        return f"{manifest.task}: {_list(manifest.classes)}"
+    if manifest.task != "representation" or manifest.golden is None:
+        return manifest.task
+    n = len(manifest.golden.outputs[0])
+    return (
+        f"representation: a vector of {n} numbers for each tile, the mean of the last map; no classes. Vectors are "
+        "compared by their direction (cosine similarity), or a classifier is trained on them."
+    )
+
+
+def _what_metrics_mean(manifest: Manifest) -> str:
+    if manifest.task != "representation" or not manifest.metrics:
+        return ""
+    return (
+        "\n\nFigures of the task that the network was pretrained by say how training went, not how well its vectors "
+        "serve another task."
+    )
 
 
 def _input_rows(spec: ModelInput) -> list[tuple[str, str]]:

@@ -55,7 +55,9 @@ class PublishedAs(NamedTuple):
     """What a model of training is published as, and what is left out then: the rest is the same network."""
 
     name: str
-    without: tuple[str, ...]  # arguments
+    without: tuple[str, ...] = ()  # arguments
+    #: Of a pretext model the backbone stays, with a pooling behind it: vectors, whatever they were learnt by.
+    backbone_only: bool = False
 
 
 #: Whole models that differ from another one in training alone: none of these names is ever published.
@@ -63,6 +65,9 @@ TRAINED_AS = {
     "pathzoo.ConsistencySegmentor": PublishedAs(
         "mmseg.EncoderDecoder", without=("threshold", "momentum", "consistency_weight", "strong")
     ),
+} | {
+    name: PublishedAs("mmpretrain.ImageClassifier", backbone_only=True)
+    for name in ("pathzoo.SimCLR", "pathzoo.RotationPred", "mmpretrain.SimCLR", "mmpretrain.BYOL", "mmpretrain.SimSiam")
 }
 
 #: Tensors of checkpoints under these prefixes serve training alone; they are not published.

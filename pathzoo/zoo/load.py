@@ -125,22 +125,32 @@ def load_folder(folder: str | os.PathLike[str], device: str = "cpu") -> LoadedMo
 def load_weights(module: "nn.Module", path: Path, manifest: Manifest) -> None:
     """Fills `module` from a safetensors file, every tensor of both, as float32.
 
+    Raises:
+        ZooError: Other bytes than the manifest's, or tensors that are missing, left over or of another shape.
+    """
+    fill_module(module, read_tensors(path, manifest), str(path))
+    n_parameters = sum(parameter.numel() for parameter in module.parameters())
+    if n_parameters != manifest.weights.n_parameters:
+        raise ZooError(
+            f"{path}: the model has {n_parameters} parameters, model.json says {manifest.weights.n_parameters}"
+        )
+
+
+def read_tensors(path: Path, manifest: Manifest) -> "dict[str, torch.Tensor]":
+    """The tensors of a published weights file, in the type they are kept in.
+
     The bytes are read once and hashed as read: nothing can be exchanged between the check and the use.
 
     Raises:
-        ZooError: Other bytes than the manifest's, or tensors that are missing, left over or of another shape.
+        ZooError: Other bytes than the manifest's.
     """
     from safetensors.torch import load
 
     data = path.read_bytes()
     if sha256_bytes(data) != manifest.files[WEIGHTS_FILE].sha256:
         raise ZooError(f"{path}: changed while it was read")
-    fill_module(module, load(data), str(path))
-    n_parameters = sum(parameter.numel() for parameter in module.parameters())
-    if n_parameters != manifest.weights.n_parameters:
-        raise ZooError(
-            f"{path}: the model has {n_parameters} parameters, model.json says {manifest.weights.n_parameters}"
-        )
+    tensors: dict[str, torch.Tensor] = load(data)
+    return tensors
 
 
 def fill_module(module: "nn.Module", tensors: "dict[str, torch.Tensor]", source: str) -> None:

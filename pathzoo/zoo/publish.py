@@ -20,11 +20,12 @@ from pathzoo.fileio import atomic_path, sha256_file, write_text
 from pathzoo.zoo import identifiers, semver, verify
 from pathzoo.zoo.allowlist import build_from_data, find_part, plugins_needed, to_data
 from pathzoo.zoo.card import render_card
-from pathzoo.zoo.components import TRAINING_TENSORS
+from pathzoo.zoo.components import TRAINING_TENSORS, WHOLE_MODELS
 from pathzoo.zoo.golden import QUANTITIES, TOLERANCES
 from pathzoo.zoo.index import write_index
 from pathzoo.zoo.manifest import CARD_FILE, MANIFEST_FILE, SLUG_PATTERN, WEIGHTS_FILE
-from pathzoo.zoo.manifest_file import read_manifest, seal, to_text
+from pathzoo.zoo.manifest_file import seal, to_text
+from pathzoo.zoo.parents import Parents, parents_of
 from pathzoo.zoo.training_record import (
     CardText,
     TrainRun,
@@ -77,11 +78,13 @@ def publish_model(
         card: JSON or YAML file, or a dict: description, licence, commercial_use, and by choice organ, stain, tissue,
             scanner, attributions, intended_use, limits, initial_weights.
         run: The run's folder, or its train_run.json; the checkpoint's folder where not given.
-        metrics: metrics.json to publish; the one in the run's folder where not given, none if there is none.
+        metrics: metrics.json to publish; the one in the run's folder where not given, none if there is none. Of a
+            representation's best checkpoint it is metrics_best.json, what its own validation gave.
         half: Store floating-point tensors as float16 (they are computed with as float32).
         hash_key: A file with a secret of at least 16 bytes: HMAC-SHA256 of each patient id under it is published, so
             that whoever has the key can look for overlap.
-        parents: Folders of the published models that this one was made from.
+        parents: Folders of the published models that this one was made from. One that the run began with is known
+            already; where it began with another run's checkpoint, the folder that this one was published to is needed.
 
     Returns:
         The new folder; it has passed `verify_model` with the golden outputs.
@@ -102,15 +105,15 @@ def publish_model(
         raise ZooError(f"{blocked[0]}: is a file, not a folder to publish into")
     text = parse_card_text(card, "card") if isinstance(card, dict) else read_card_text(Path(card))
     source = _read_source(Path(checkpoint), Path(run) if run else None)
-    fields = _fields(name, version, text, source)
-    fields["parents"] = [_parent(Path(parent)) for parent in parents]
+    lineage = parents_of(source.run, [Path(parent) for parent in parents])
+    fields = _fields(name, version, text, source, lineage)
     fields["metrics"] = _metrics(source, Path(checkpoint).name, Path(metrics) if metrics else None)
     fields["training"]["patient_hashes"] = _patient_hashes(source.split, Path(hash_key)) if hash_key else None
     new_parent = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=target.parent))
     try:
-        _write_folder(draft, fields, source.state, half)
+        _write_folder(draft, fields, _published_tensors(source.state, fields), half)
         _refuse_leaks(draft, source)
         draft.chmod(0o755)
         draft.rename(target)
@@ -142,7 +145,14 @@ def _read_source(checkpoint: Path, run: Path | None) -> _Source:
     return _Source(train_run, record.parent, split, state, meta if isinstance(meta, dict) else {})
 
 
-def _fields(name: str, version: str, text: CardText, source: _Source) -> dict[str, Any]:
+def _published_tensors(state: "dict[str, torch.Tensor]", fields: dict[str, Any]) -> "dict[str, torch.Tensor]":
+    """Without what serves training alone; of a representation, the backbone's: its pretext's head stays behind."""
+    if fields["task"] == "representation" and fields["model"]["type"] in WHOLE_MODELS["representation"]:
+        return {key: value for key, value in state.items() if key.startswith("backbone.")}
+    return state
+
+
+def _fields(name: str, version: str, text: CardText, source: _Source, lineage: Parents) -> dict[str, Any]:
     """All of the manifest but what depends on the written weights."""
     run = source.run
     model = to_data(run.model)
@@ -157,16 +167,17 @@ def _fields(name: str, version: str, text: CardText, source: _Source) -> dict[st
         "version": version,
         "task": run.task,
         **described,
-        "classes": run.classes,
+        "classes": [] if run.task == "representation" else run.classes,  # vectors know none
         "input": spec,
         "model": model,
-        "training": _training(source, text),
+        "training": _training(source, text, lineage),
+        "parents": list(lineage.entries),
         "plugins": [{"name": plugin, "version": need} for plugin, need in sorted(plugins_needed(model).items())],
         "created": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 
 
-def _training(source: _Source, text: CardText) -> dict[str, Any]:
+def _training(source: _Source, text: CardText, lineage: Parents) -> dict[str, Any]:
     run = source.run
     split = run.data.split
     return {
@@ -184,18 +195,19 @@ def _training(source: _Source, text: CardText) -> dict[str, Any]:
         "versions": run.versions,
         "commit": run.git.commit,
         "dirty": run.git.dirty,
-        "initial_weights": text.initial_weights.model_dump(mode="json") if text.initial_weights else run.start(),
+        "initial_weights": text.initial_weights.model_dump(mode="json")
+        if text.initial_weights
+        else lineage.initial_weights,
         "synthetic": run.data.synthetic,
     }
 
 
-def _parent(folder: Path) -> dict[str, str]:
-    parent = read_manifest(folder)
-    return {"name": parent.name, "version": parent.version, "sha256": parent.files[WEIGHTS_FILE].sha256}
-
-
 def _metrics(source: _Source, checkpoint: str, path: Path | None) -> list[dict[str, Any]]:
     given = path or source.folder / "metrics.json"
+    best = source.folder / "metrics_best.json"
+    if path is None and source.run.task == "representation" and best.is_file():
+        # A pretext is not tested: what its validation gave when this checkpoint was kept are its figures.
+        given = best if read_json(best).get("checkpoint") == checkpoint else given
     if path is None and not given.is_file():
         return []
     if path is None:

@@ -28,7 +28,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--half", action="store_true", help="store the weights as float16")
     options.add_argument("--hash-key", type=Path, help="file with a secret; publishes keyed hashes of the patients")
     options.add_argument(
-        "--parent", type=Path, action="append", default=[], help="folder of a model this was made from"
+        "--parent",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of a model this was made from; needed where training began with another run's checkpoint",
     )
     return options
 

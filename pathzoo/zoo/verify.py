@@ -13,6 +13,7 @@ from pathzoo.errors import ZooError
 from pathzoo.fileio import sha256_file
 from pathzoo.zoo import semver
 from pathzoo.zoo.allowlist import find_part, find_refused, plugins_needed
+from pathzoo.zoo.ancestry import find_differing
 from pathzoo.zoo.card import render_card
 from pathzoo.zoo.components import HEADS
 from pathzoo.zoo.golden import QUANTITIES
@@ -65,7 +66,7 @@ def verify_model(
 
     Schema and self-digest of model.json; SHA-256 and size of every file; no file missing and none beside those listed;
     safetensors by its header (never opened as anything else); the config against the allow-list; config, classes and
-    input against each other; identifiers by pattern and by list.
+    input against each other; identifiers by pattern and by list; parents that lie in the same zoo, by their weights.
 
     Args:
         folder: The folder that holds model.json.
@@ -90,6 +91,7 @@ def verify_model(
     report.problems += [*_files(folder, manifest), *_config(manifest), *find_inconsistent(manifest)]
     header = _weights(folder, manifest, report.problems)
     report.problems += _leaks(folder, manifest, header, known)
+    report.problems += [Problem(MANIFEST_FILE, reason) for reason in find_differing(folder, manifest)]
     if golden and report.ok:
         report.problems += _golden(folder, manifest)
         report.golden_checked = True

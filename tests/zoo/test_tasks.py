@@ -274,7 +274,3 @@ def test_they_are_listed_by_task(published_tasks, no_zoo, monkeypatch, capsys):
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["tiny-detection"]
     assert main(["info", "tiny-segmentation", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["task"] == "segmentation"
-    for words in ([], ["--dry-run"]):
-        assert main(["predict", "-i", __file__, "-m", "tiny-representation", "-o", "nowhere", *words]) == 2
-        error = capsys.readouterr().err
-        assert "its task is representation" in error and error.count("\n") == 1

@@ -28,6 +28,8 @@ from pathzoo.evaluation.functional.classification import (
     specificity,
     specificity_per_class,
 )
+from pathzoo.evaluation.functional.knn import knn_probs
+from pathzoo.evaluation.functional.linear_probe import LinearProbe, linear_probe
 from pathzoo.evaluation.functional.ranking import (
     PrecisionRecallCurve,
     RocCurve,
@@ -44,6 +46,7 @@ from pathzoo.evaluation.functional.segmentation_rows import segmentation_report
 
 __all__ = [
     "Interval",
+    "LinearProbe",
     "PatchSums",
     "PrecisionRecallCurve",
     "RegionTally",
@@ -64,6 +67,8 @@ __all__ = [
     "expected_calibration_error",
     "f1",
     "f1_per_class",
+    "knn_probs",
+    "linear_probe",
     "negative_log_likelihood",
     "one_vs_rest",
     "percentile_interval",

@@ -1,0 +1,201 @@
+"""What a backbone's vectors tell of a labelled data set, before any of it is fine-tuned."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+
+from pathzoo.apis.checks import (
+    ANCESTOR_REMEDY,
+    ancestor_splits,
+    errors_of_the_config,
+    refuse_training_patients,
+    splits_beside,
+)
+from pathzoo.apis.config import load_config
+from pathzoo.apis.embed import Embedder, embed_dataset, load_embedder, network_of
+from pathzoo.apis.run_record import recorded_start
+from pathzoo.apis.setup import setup
+from pathzoo.errors import ConfigError
+from pathzoo.evaluation.functional import Row, classification_report, knn_probs, linear_probe
+from pathzoo.evaluation.functional.knn import TEMPERATURE, K
+
+_SUBSETS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """One subset: vectors (N, D), and each picture's data_info."""
+
+    vectors: np.ndarray
+    infos: list[dict[str, Any]]
+
+    def column(self, key: str) -> list[Any]:
+        """One entry of every picture."""
+        return [info[key] for info in self.infos]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) class indices."""
+        return np.array(self.column("gt_label"), np.int64)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What came of it: `record` is plain data, ready for JSON; `subsets` holds the vectors, for pictures."""
+
+    record: dict[str, Any]
+    subsets: dict[str, Embedded]
+    classes: tuple[str, ...]
+
+
+def probe(
+    source: str | Path | None,
+    config: str | Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    network: str | None = None,
+    k: int = K,
+    temperature: float = TEMPERATURE,
+    n_bootstrap: int = 1000,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    device: str | None = None,
+    seed: int = 0,
+    partial: bool = False,
+) -> Probe:
+    """Judges a backbone by nearest neighbours and by a linear classifier on its vectors.
+
+    Both learn from the config's training subset (with its `label_fraction`) without augmentation; its validation subset
+    chooses the linear classifier's penalty, and its test subset is judged, with intervals over patients.
+
+    Args:
+        source: None for random weights, "imagenet" for timm's, a file of tensors, a run's checkpoint, a published
+            model's folder or its NAME[@VERSION].
+        config: A classification config, or its path below the packaged ones; its model gives mean and std, and the
+            network, where the source does not tell them.
+        options: Dotted key -> value, set in the config.
+        network: timm's name, in place of the config's.
+        k: Neighbours that vote.
+        temperature: Of their votes; see `pathzoo.evaluation.functional.knn`.
+        n_bootstrap: Resamples of patients for the intervals; 0 for none.
+        batch_size: Pictures per call of the network.
+        num_workers: Processes that read pictures.
+        device: "cpu", "cuda", ...; the first GPU where there is one.
+        seed: Of random weights, folds and resampling.
+        partial: Take what fits of weights that do not fit in whole.
+
+    Returns:
+        `record`: `source`, `config`, `counts` by subset, and for "knn" and "linear" their settings and the metric
+        `rows` of the test subset.
+
+    Raises:
+        ConfigError: No classification config, or a network that is not known.
+        LeakageError: A run that the weights come from was trained on patients or pictures of val or test.
+        CheckpointError, ZooError, DataError: As `load_embedder` and the data sets.
+    """
+    setup()
+    cfg = load_config(config, options)
+    own, mean, std = network_of(cfg)
+    if not (network or own):
+        raise ConfigError(f"{cfg.filename}: model.backbone names no network of timm's; give --network")
+    chosen = device or _default_device()
+    embedder = load_embedder(source, network or str(own), mean, std, device=chosen, seed=seed, partial=partial)
+    datasets = _datasets(cfg)
+    _refuse_leaks(embedder, datasets)
+    subsets = {
+        name: Embedded(*embed_dataset(embedder, dataset, batch_size, chosen, num_workers))
+        for name, dataset in datasets.items()
+    }
+    classes = tuple(datasets["train"].metainfo["classes"])
+    report = _report_arguments(cfg, subsets["test"], classes) | {"n_bootstrap": n_bootstrap, "seed": seed}
+    train, test = subsets["train"], subsets["test"]
+    near = knn_probs(train.vectors, train.labels, test.vectors, len(classes), k, temperature)
+    plane = linear_probe(
+        train.vectors,
+        train.labels,
+        test.vectors,
+        len(classes),
+        validation=(subsets["val"].vectors, subsets["val"].labels) if "val" in subsets else None,
+        patients=train.column("patient"),
+        seed=seed,
+    )
+    record = {
+        "source": embedder.record,
+        "config": Path(cfg.filename).name,
+        "classes": list(classes),
+        "dimensions": int(train.vectors.shape[1]),
+        "counts": {name: datasets[name].describe() for name in subsets},
+        "knn": {"k": min(k, len(train.labels)), "temperature": temperature, "rows": _rows(near, report)},
+        "linear": {"C": plane.strength, "chosen_by": plane.chosen_by, "rows": _rows(plane.probs, report)},
+    }
+    return Probe(record, subsets, classes)
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _datasets(cfg: Config) -> dict[str, Any]:
+    """The config's subsets, all through its test pipeline; `val` is left out where the config has none."""
+    from pathzoo.registry import DATASETS
+
+    test = (cfg.get("test_dataloader") or {}).get("dataset")
+    if not test:
+        raise ConfigError(f"{cfg.filename}: has no test_dataloader, so there is nothing to judge on")
+    datasets = {}
+    for name in _SUBSETS:
+        given = (cfg.get(f"{name}_dataloader") or {}).get("dataset")
+        if given is None:
+            continue
+        given = copy.deepcopy(given)
+        given.pipeline = copy.deepcopy(test.pipeline)
+        with errors_of_the_config(cfg):
+            datasets[name] = DATASETS.build(given)
+    for name, dataset in datasets.items():
+        classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+        if not classes or not len(dataset) or "gt_label" not in dataset.get_data_info(0):
+            raise ConfigError(
+                f"{cfg.filename}: {name}_dataloader gives {len(dataset)} pictures of {len(classes or ())} classes; a "
+                "probe needs labelled pictures: give a classification config"
+            )
+    return datasets
+
+
+def _refuse_leaks(embedder: Embedder, datasets: Mapping[str, Any]) -> None:
+    folder = embedder.folder
+    if folder is None or embedder.record["source"] != "run":
+        return
+    seen = [*splits_beside(folder), *ancestor_splits(recorded_start(folder), folder)]
+    for name in ("val", "test"):
+        if name in datasets:
+            refuse_training_patients(datasets[name], seen, ANCESTOR_REMEDY)
+
+
+def _report_arguments(cfg: Config, test: Embedded, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What `classification_report` takes beside probabilities: as the config's own test does it."""
+    evaluators = cfg.get("test_evaluator") or {}
+    evaluator = evaluators[0] if isinstance(evaluators, list) else evaluators
+    positive = evaluator.get("positive", 1)
+    if isinstance(positive, str):
+        if positive not in classes:
+            raise ConfigError(f"{cfg.filename}: test_evaluator.positive={positive!r} is none of {list(classes)}")
+        positive = classes.index(positive)
+    return {
+        "labels": test.labels,
+        "patients": test.column("patient"),
+        "slides": test.column("slide"),
+        "classes": classes,
+        "positive": positive,
+        "level": evaluator.get("level", "image"),
+    }
+
+
+def _rows(probs: np.ndarray, arguments: Mapping[str, Any]) -> list[Row]:
+    return classification_report(probs, **arguments)

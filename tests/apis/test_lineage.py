@@ -1,0 +1,96 @@
+"""A run that begins with another run's backbone: what it records, and whose patients it may not be tested on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import CONFIG, draw_cohort, tiny_options
+
+from pathzoo.apis.test import test as run_test
+from pathzoo.apis.train import train
+from pathzoo.engine.checkpoint import load_checkpoint_safely
+from pathzoo.errors import CheckpointError, LeakageError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return draw_cohort(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory) -> Path:
+    """`parent`, and `child` that begins with its backbone and keeps it (learning rate 0), on one split. Read only."""
+    root = tmp_path_factory.mktemp("runs")
+    train(CONFIG, root / "parent", options=tiny_options(data))
+    begun = {"model.backbone.pretrained": str(root / "parent/epoch_1.pth"), "optim_wrapper.optimizer.lr": 0.0}
+    train(CONFIG, root / "child", options=tiny_options(data) | begun | {"model.backbone.norm_eval": True})
+    return root
+
+
+def start(folder: Path) -> dict:
+    return json.loads((folder / "train_run.json").read_text())["initial_weights"]
+
+
+def backbone(checkpoint: Path) -> dict:
+    state = load_checkpoint_safely(checkpoint)["state_dict"]
+    return {key: value for key, value in state.items() if key.startswith("backbone.")}
+
+
+def test_the_backbone_is_the_parents_and_the_record_says_so(runs):
+    own, parents = backbone(runs / "child/epoch_1.pth"), backbone(runs / "parent/epoch_1.pth")
+    assert all(torch.equal(value, parents[key]) for key, value in own.items())
+    record = start(runs / "child")
+    assert (record["source"], record["file"], record["folder"]) == ("run", "epoch_1.pth", "../parent")
+    assert set(record["backbone"]) == {"float32", "float16"}
+
+
+def test_resuming_keeps_what_was_recorded(data, runs, tmp_path):
+    """The parent need not be there any more."""
+    folder = Path(shutil.copytree(runs / "child", tmp_path / "child"))
+    gone = {"model.backbone.pretrained": str(tmp_path / "gone.pth")}
+    train(CONFIG, folder, options=tiny_options(data, epochs=2) | gone, resume=True)
+    assert start(folder) == start(runs / "child") and (folder / "epoch_2.pth").exists()
+    train(CONFIG, tmp_path / "deep/er", options=tiny_options(data, epochs=3) | gone, resume=folder / "epoch_2.pth")
+    assert start(tmp_path / "deep/er") == start(folder) | {"folder": "../../parent"}
+
+
+def test_what_does_not_fit_ends_the_run_before_anything_is_written(data, runs, tmp_path):
+    options = tiny_options(data) | {"model.backbone.pretrained": str(runs / "parent/epoch_1.pth")}
+    options |= {"model.backbone.name": "test_resnet", "model.backbone.out_indices": None}
+    wide = options | {"model.backbone.name": "resnet10t", "model.head.in_channels": 512}
+    with pytest.raises(CheckpointError, match=r"does not fit timm's resnet10t, nothing was loaded: .* missing"):
+        train(CONFIG, tmp_path / "run", options=wide)
+    assert not (tmp_path / "run").exists()
+
+
+def test_testing_on_whom_the_parent_was_trained_on_is_refused(data, runs, tmp_path):
+    """Fold 1 of the child tests and validates patients that fold 0 of its parent trained on."""
+    options = tiny_options(data, fold=1) | {"model.backbone.pretrained": str(runs / "parent/epoch_1.pth")}
+    with pytest.raises(LeakageError, match=r"parent/splits\.json, first: patient '\S+' .*pretrain anew without them"):
+        train(CONFIG, tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_chain_is_followed_to_its_end(data, runs, tmp_path):
+    """The grandparent alone has seen the patients; its folder is found from the parent's, both moved together."""
+    root = tmp_path / "moved"
+    shutil.copytree(runs, root)
+    (root / "child/splits.json").unlink()  # as if it had been trained on other data
+    options = tiny_options(data, fold=1) | {"model.backbone.pretrained": str(root / "child/epoch_1.pth")}
+    with pytest.raises(LeakageError, match=r"moved/parent/splits\.json"):
+        train(CONFIG, tmp_path / "run", options=options)
+    shutil.rmtree(root / "parent")  # what is not there cannot be compared, and the log says so
+    train(CONFIG, tmp_path / "run", options=options)
+    log = next((tmp_path / "run").rglob("*.log")).read_text()
+    assert f"{root / 'parent'}: holds no splits.json, so the patients" in log
+
+
+def test_testing_asks_the_chain_too(data, runs, tmp_path):
+    root = tmp_path / "moved"
+    shutil.copytree(runs, root)
+    (root / "child/splits.json").unlink()
+    with pytest.raises(LeakageError, match=r"parent/splits\.json.*pretrain anew without them"):
+        run_test(CONFIG, root / "child/epoch_1.pth", tmp_path / "new", options=tiny_options(data, fold=2))
+    assert run_test(CONFIG, root / "child/epoch_1.pth", tmp_path / "new", options=tiny_options(data))
