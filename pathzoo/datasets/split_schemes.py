@@ -231,12 +231,14 @@ def take_fraction(
         The ids of the chosen items.
 
     Raises:
-        ConfigError: a class without any training image; the fraction gives a class no image, or wants more of a class
-            than there is.
+        ConfigError: of images with one class each, a class without any training image; the fraction gives
+            a class no image, or wants more of a class than there is.
     """
     if fraction == 1:
         return {item.item for item in items}
-    for label, name in enumerate(classes):
+    # An image with several classes (a region with its mask) is dealt by one of them, which need not be each in turn.
+    one_each = not any(item.shown for item in items)
+    for label, name in enumerate(classes if one_each else ()):
         if not any(item.shows(label) for item in items):
             raise ConfigError(
                 f"label_fraction={fraction}: none of the {len(items)} training images shows {name!r}, so no part of "

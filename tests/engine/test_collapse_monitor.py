@@ -57,7 +57,7 @@ def run(folder, model, views, epochs=2, validate=False, lr=0.01, resume=False, *
         **validation,
         default_hooks={"checkpoint": {"type": CheckpointHook, "interval": 1, **best}, "logger": None},
         custom_hooks=[{"type": EpochSeedHook}, {"type": CollapseMonitor, "interval": 2, **monitor}],
-        default_scope="mmengine",
+        default_scope=None,
         resume=resume,
         randomness={"seed": 1},
         log_level="WARNING",

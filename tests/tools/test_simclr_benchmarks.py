@@ -136,6 +136,7 @@ def test_aim_is_held_against_lightlys_training(load):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # seven interpreters that import all: minutes where the machine is busy
 def test_training_tables_are_whole(load, tmp_path, monkeypatch):
     """Seven processes: all arms of ours, and the peer's script over the stand-in."""
     for name, text in _STAND_IN.items():
