@@ -51,7 +51,7 @@ model = dict(
     backbone=dict(
         type=TimmBackbone,
         name="resnet10t",
-        pretrained=None,  # or a run's checkpoint, a published model: parent=FILE
+        pretrained=None,
     ),  # -> (N, 512, 2, 2) of each view
     neck=dict(
         type=NonLinearNeck,
@@ -80,12 +80,15 @@ model = dict(
 )
 model_input = dict(tile_size=(64, 64), mpp=1.0, mpp_tolerance=0.1, resize=dict(kind="mpp"))
 
-# Without validation the places that parameters reach are those of training alone.
+# Without validation the places that parameters reach are those of training alone. No `parent`: mmpretrain copies the
+# target network before any weights are loaded, so it would start at random beside a backbone that does not.
 val_dataloader = None
 val_evaluator = None
 val_cfg = None
 parameters = {
-    _name: [_place for _place in _places if not _place.startswith("val_")] for _name, _places in parameters.items()
+    _name: [_place for _place in _places if not _place.startswith("val_")]
+    for _name, _places in parameters.items()
+    if _name != "parent"
 }
 
 custom_hooks.append(dict(type=CollapseMonitor, interval=10))

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _TOOL = Path(__file__).parents[2] / "tools" / "benchmarks" / "nt_xent.py"
 
 
@@ -18,6 +20,7 @@ def table(path):
     return [row for row in rows if row[0] != "pairs"]
 
 
+@pytest.mark.slow
 def test_arms_agree_and_a_batch_that_would_not_fit_says_what_it_needs(tmp_path):
     words = ["--pairs", 16, 512, "--dimensions", 4, "--limit-gib", 0.001, "--rounds", 1, "--threads", 1]
     done = run(*words, "--markdown", tmp_path / "table.md")
