@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from pathzoo._version import __version__
+from pathzoo.datasets.file_search import any_phantom
 from pathzoo.errors import PathzooError
 from pathzoo.fileio import sha256_file
 
@@ -169,14 +170,12 @@ def data_record(dataset: Any, config: Config) -> dict[str, Any]:
 
 
 def _is_synthetic(dataset: Any) -> bool:
-    """Whether any image lies below a folder with a phantom.json, which pathzoo's phantoms put at their top."""
+    """Whether any image is a phantom's."""
     if hasattr(dataset, "synthetic"):  # stores of packed tiles carry it along
         return bool(dataset.synthetic)
     if not hasattr(dataset, "get_data_info"):
         return False
-    folders = {Path(dataset.get_data_info(index)["img_path"]).parent for index in range(len(dataset))}
-    above = {folder for lowest in folders for folder in (lowest, *lowest.parents)}
-    return any((folder / "phantom.json").is_file() for folder in above)
+    return any_phantom(dataset.get_data_info(index)["img_path"] for index in range(len(dataset)))
 
 
 def process_record(command: list[str]) -> dict[str, Any]:
