@@ -142,7 +142,7 @@ def held_out_by(split: "Split", infos: Sequence[Mapping[str, Any]]) -> list[tupl
         split: of the task that is evaluated in the end.
         infos: data_info of each image, as in `refuse_overlap`.
     """
-    return _shared(split, infos, ("val", "test"))
+    return _shared(split, infos, ("val", "val_unlabelled", "test"))
 
 
 def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequence[str]) -> list[tuple[str, str]]:
@@ -182,7 +182,7 @@ def _check_groups(split: "Split", items: Sequence[SplitItem]) -> None:
 
 def side(subset: str) -> str:
     """The side a subset is on: labels or not, what is trained on is trained on."""
-    return "train" if subset == "unlabelled" else subset
+    return {"unlabelled": "train", "val_unlabelled": "val"}.get(subset, subset)
 
 
 def group_of(item: SplitItem, key: str) -> str:

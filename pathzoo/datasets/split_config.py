@@ -6,7 +6,12 @@ from typing import Any
 from pathzoo.errors import ConfigError
 from pathzoo.nearest import did_you_mean
 
-_LABEL_KEYS = {"label_fraction": 1.0, "label_balance": "equal", "label_grouping": "image"}
+_LABEL_KEYS = {
+    "label_fraction": 1.0,
+    "val_label_fraction": 1.0,
+    "label_balance": "equal",
+    "label_grouping": "image",
+}
 _RATIOS = {"train": 0.7, "val": 0.1, "test": 0.2}
 #: scheme -> its keys with their defaults
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -65,8 +70,9 @@ def _rules(scheme: str, values: Mapping[str, Any]) -> list[tuple[str, Any, bool,
         both = sorted(set(test) & set(val)) if _are_names(test) and _are_names(val) else []
         rules.append(("val", val, not both, f"{', '.join(both)} would be tested on too"))
     if "label_fraction" in values:
-        share = values["label_fraction"]
-        rules.append(("label_fraction", share, _is_number(share) and 0 < share <= 1, "give above 0, at most 1"))
+        for key in ("label_fraction", "val_label_fraction"):
+            share = values[key]
+            rules.append((key, share, _is_number(share) and 0 < share <= 1, "give above 0, at most 1"))
         for key, choice in (("label_balance", ("equal", "proportional")), ("label_grouping", ("image", "patient"))):
             rules.append((key, values[key], values[key] in choice, f"give {choice[0]!r} or {choice[1]!r}"))
     return rules

@@ -210,39 +210,47 @@ def deal_images(items: Sequence[SplitItem], targets: Sequence[float], seed: int)
 
 
 def take_fraction(
-    items: Sequence[SplitItem], fraction: float, classes: Sequence[str], seed: int, balance: str, grouping: str
+    items: Sequence[SplitItem],
+    fraction: float,
+    classes: Sequence[str],
+    seed: int,
+    balance: str,
+    grouping: str,
+    key: str = "label_fraction",
 ) -> set[str]:
-    """The items of a training subset that keep their labels. Larger fractions contain the smaller ones of a seed.
+    """The items of a subset that keep their labels. Larger fractions contain the smaller ones of a seed.
 
     With N items and C classes among them, exactly floor(fraction * N / C) items of every class (`balance="equal"`; 5 %
     of 9240 images in 3 classes: 154 each), or of a class with n items max(1, round(fraction * n)) (`"proportional"`).
     `fraction` 1 keeps all.
 
     Args:
-        items: the training subset.
+        items: the training subset, or that of validation.
         fraction: in (0, 1].
         classes: names, for the messages.
         seed: of the choice.
         balance: "equal" or "proportional".
         grouping: "image" takes from all patients in turn, so that few labels show many patients; "patient" takes
             patients whole, one after the other (the last one of each class only in part), as a lab labels.
+        key: what asks for it, for the messages: "label_fraction", or "val_label_fraction" of the validation subset.
 
     Returns:
         The ids of the chosen items.
 
     Raises:
-        ConfigError: of images with one class each, a class without any training image; the fraction gives
+        ConfigError: of images with one class each, a class without any image; the fraction gives
             a class no image, or wants more of a class than there is.
     """
     if fraction == 1:
         return {item.item for item in items}
+    kind = "validation" if key == "val_label_fraction" else "training"
     # An image with several classes (a region with its mask) is dealt by one of them, which need not be each in turn.
     one_each = not any(item.shown for item in items)
     for label, name in enumerate(classes if one_each else ()):
         if not any(item.shows(label) for item in items):
             raise ConfigError(
-                f"label_fraction={fraction}: none of the {len(items)} training images shows {name!r}, so no part of "
-                "them can: split so that its patients train too, or take the class off classes"
+                f"{key}={fraction}: none of the {len(items)} {kind} images shows {name!r}, so no part of them can: "
+                f"split so that its patients are in {kind} too, or take the class off classes"
             )
     pools: dict[int, list[SplitItem]] = defaultdict(list)
     for item in items:
@@ -256,13 +264,13 @@ def take_fraction(
         if count > len(pool):
             most = np.floor(1000 * min(map(len, pools.values())) * len(pools) / len(items)) / 1000
             raise ConfigError(
-                f"label_fraction={fraction} with equal classes wants {count} training images of "
+                f"{key}={fraction} with equal classes wants {count} {kind} images of "
                 f"{classes[label]!r}, but there are {len(pool)}: at most {most} is possible, "
                 'or set label_balance="proportional"'
             )
         if count == 0:
             raise ConfigError(
-                f"label_fraction={fraction} of {len(items)} training images leaves none of {classes[label]!r}: raise it"
+                f"{key}={fraction} of {len(items)} {kind} images leaves none of {classes[label]!r}: raise it"
             )
         kept.update(item.item for item in _label_order(pool, seed, grouping)[:count])
     return kept

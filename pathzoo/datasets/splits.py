@@ -13,7 +13,9 @@
 | `none` | all images in subset `all` | nothing |
 
 With `label_fraction` below 1, the rest of the training images stands in the subset `unlabelled`: same side as `train`.
-So do images that nobody has labelled; their patients may not be validated or tested on.
+So do images that nobody has labelled; their patients may not be validated or tested on. `val_label_fraction` thins the
+validation subset in the same way, for who has few labels has few to choose an epoch by; what it leaves out stands in
+`val_unlabelled`, which nothing trains on and nothing is judged on.
 """
 
 import json
@@ -32,6 +34,8 @@ from pathzoo.fileio import canonical_json, sha256_bytes, write_json
 
 __all__ = ["SCHEMES", "Split", "SplitItem", "SplitWarning", "Subset", "caveats", "check_leakage", "resolve_split"]
 
+#: Whose patients nothing may be learnt from.
+_EVALUATED = ("val", "val_unlabelled", "test")
 _GROUP_KEY = {"official_slide_groups": "slide", "by_image_leaky": "image"}
 _FIELDS = ("format", "scheme", "seed", "group_key", "parameters", "classes", "n_unknown_patients_items", "subsets")
 
@@ -54,7 +58,7 @@ class Split:
 
     Attributes:
         scheme: how it was made, a key of `SCHEMES`.
-        subsets: name ("train", "val", "test", "unlabelled" or "all") -> `Subset`.
+        subsets: name ("train", "val", "test", "unlabelled", "val_unlabelled" or "all") -> `Subset`.
         classes: names in the order of the labels that were balanced.
         seed: of all random choices.
         parameters: the scheme's other arguments.
@@ -213,15 +217,18 @@ def _make(
         names = [name for name, share in values["ratios"].items() if share > 0]
         deal = deal_patients if scheme == "patient_ratio" else deal_images
         dealt = dict(zip(names, deal(items, [values["ratios"][name] for name in names], seed), strict=True))
-    if values.get("label_fraction", 1) < 1:
-        kept = take_fraction(
-            dealt["train"], values["label_fraction"], classes, seed, values["label_balance"], values["label_grouping"]
-        )
-        dealt["unlabelled"] = [item for item in dealt["train"] if item.item not in kept]
-        dealt["train"] = [item for item in dealt["train"] if item.item in kept]
+    for name, fraction, rest in (
+        ("train", "label_fraction", "unlabelled"),
+        ("val", "val_label_fraction", "val_unlabelled"),
+    ):
+        if values.get(fraction, 1) < 1 and dealt.get(name):
+            how = (values["label_balance"], values["label_grouping"])
+            kept = take_fraction(dealt[name], values[fraction], classes, seed, *how, key=fraction)
+            dealt[rest] = [item for item in dealt[name] if item.item not in kept]
+            dealt[name] = [item for item in dealt[name] if item.item in kept]
     key = _GROUP_KEY.get(scheme, "patient")
     if unlabelled:
-        kept_out = {group_of(item, key): name for name in ("val", "test") for item in dealt.get(name, ())}
+        kept_out = {group_of(item, key): name for name in _EVALUATED for item in dealt.get(name, ())}
         if not leave_out_tested:
             refuse_tested(unlabelled, kept_out, key)
         rest = [item for item in unlabelled if key == "image" or group_of(item, key) not in kept_out]
@@ -235,7 +242,9 @@ def _make(
         if part
     }
     unknown = sum(item.patient is None for item in (*items, *unlabelled))
-    parameters = {name: value for name, value in values.items() if name != "seed"}
+    # A key that came later and changes nothing leaves the digests of earlier splits as they are.
+    silent = {"seed"} | ({"val_label_fraction"} if values.get("val_label_fraction") == 1 else set())
+    parameters = {name: value for name, value in values.items() if name not in silent}
     return Split(scheme, subsets, classes, seed, parameters, key, unknown)
 
 

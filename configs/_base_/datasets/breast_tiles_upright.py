@@ -21,6 +21,7 @@ _dataset = dict(
         ratios=dict(train=0.64, val=0.16, test=0.2),  # what is not tested is split 8:2, as in the study
         seed=0,
         label_fraction=1.0,
+        val_label_fraction=1.0,
         label_balance="equal",
         label_grouping="image",
     ),
@@ -39,7 +40,7 @@ train_dataloader = dict(
     **_loader,
     batch_size=32,
     drop_last=True,  # so that every step has the same batch
-    sampler=dict(type=SeededSampler, shuffle=True),
+    sampler=dict(type=SeededSampler, shuffle=True, samples_per_epoch=None),
     dataset=dict(**_dataset, subset="train", seed=0, pipeline=_pipeline),
 )
 val_dataloader = dict(
@@ -56,10 +57,16 @@ parameters = dict(
     mpp=["model_input.mpp", *(f"{_part}_dataloader.dataset.pipeline.1.mpp" for _part in ("train", "val"))],
     ann_file=[f"{_part}_dataloader.dataset.ann_file" for _part in ("train", "val")],
     data_root=[f"{_part}_dataloader.dataset.data_root" for _part in ("train", "val")],
-    label_fraction=[f"{_part}_dataloader.dataset.split.label_fraction" for _part in ("train", "val")],
+    # Of validation too: who has few labels has few to choose an epoch by.
+    label_fraction=[
+        f"{_part}_dataloader.dataset.split.{_key}"
+        for _part in ("train", "val")
+        for _key in ("label_fraction", "val_label_fraction")
+    ],
     split_seed=[f"{_part}_dataloader.dataset.split.seed" for _part in ("train", "val")],
     split=[f"{_part}_dataloader.dataset.split" for _part in ("train", "val")],
     on_bad_image=[f"{_part}_dataloader.dataset.on_bad_image" for _part in ("train", "val")],
+    samples_per_epoch=["train_dataloader.sampler.samples_per_epoch"],
     parent=["model.backbone.pretrained"],
     seed=["randomness.seed", "train_dataloader.dataset.seed"],
 )

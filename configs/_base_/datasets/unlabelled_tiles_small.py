@@ -33,7 +33,7 @@ train_dataloader = dict(
     **_loader,
     batch_size=64,
     drop_last=True,  # NT-Xent of a smaller batch would be another task
-    sampler=dict(type=SeededSampler, shuffle=True),
+    sampler=dict(type=SeededSampler, shuffle=True, samples_per_epoch=None),
     dataset=dict(**_dataset, subset="train", seed=0, pipeline=_pipeline),
 )
 val_dataloader = dict(
@@ -53,6 +53,7 @@ parameters = dict(
     held_out=[f"{_part}_dataloader.dataset.held_out" for _part in ("train", "val")],
     split_seed=[f"{_part}_dataloader.dataset.split_seed" for _part in ("train", "val")],
     on_bad_image=[f"{_part}_dataloader.dataset.on_bad_image" for _part in ("train", "val")],
+    samples_per_epoch=["train_dataloader.sampler.samples_per_epoch"],
     parent=["model.backbone.pretrained"],
     seed=["randomness.seed", "train_dataloader.dataset.seed"],
 )
