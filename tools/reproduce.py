@@ -20,7 +20,7 @@ from pathzoo.cli import one_line
 from pathzoo.errors import PathzooError
 from pathzoo.paths import configs_root
 
-STUDIES = ("breakhis_xception", "self_training")
+STUDIES = ("breakhis_xception", "self_training", "simclr")
 
 
 def main(argv: list[str] | None = None) -> int:
