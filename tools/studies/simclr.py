@@ -5,9 +5,9 @@ of the labels of training and validation. Breast tiles of a pretext task are the
 of the training part (as one would do); kidney and noise tiles have no label and never share a patient with breast. Arms
 of one seed share the pretext runs that they have in common. At the small scale every pretext run takes the same number
 of steps, and so does every classifier, whatever the fraction: what differs is what was learnt before, not for how long.
-The epoch with the lowest validation loss is kept throughout, at the small scale of two learning rates. Tested is the classifier, fine-tuned in every layer, on
-patients that no run of the chain has seen; beside it stand a linear probe and nearest neighbours on the vectors of the
-last pretext run, with the same labels.
+The epoch with the lowest validation loss is kept throughout, at the small scale the better of two learning rates too.
+Tested is the classifier, fine-tuned in every layer, on patients that no run of the chain has seen; beside it stand a
+linear probe and nearest neighbours on the vectors of the last pretext run, with the same labels.
 
 Phantoms are drawn anew for each seed. On real data `--data-root` is a folder with `breast/tiles.csv` and `kidney` (a
 folder of tiles, slides or a table; see `UnlabelledTiles`), and a seed is another split.
@@ -18,7 +18,7 @@ import json
 import shutil
 from argparse import Namespace
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,13 @@ _PHANTOM_SPLIT = {"scheme": "patient_ratio", "ratios": {"train": 0.4, "val": 0.1
 #: The small scale trains timm's thinnest ResNet (0.37 million parameters), 60 epochs of 10 steps for a pretext task and
 #: of 5 for a classifier. A step of a pretext task shows the network 96 pictures: two views of 48 tiles, or four turns
 #: of 24. 48 tiles are the least fraction, so that no batch holds one twice, which NT-Xent would push from itself.
-_NETWORK = {"model.backbone.name": "test_resnet"}
+#: Its thin convolutions are half as fast again in channels_last on a CPU.
+_NETWORK = {"model.backbone.name": "test_resnet", "model.backbone.channels_last": True}
 _CHANNELS = 96
 _LR = "optim_wrapper.optimizer.lr"
 _PRETEXT_LR = {_LR: 3e-3}
 _PRETEXT_EPOCHS = {"train_cfg.val_interval": 3, "default_hooks.checkpoint.interval": 3}
+_TRANSFER_EPOCHS = {"train_cfg.val_interval": 2, "default_hooks.checkpoint.interval": 2}
 #: Every classifier is trained with each of these, and validation takes one: what suits random weights ruins others.
 _TRANSFER_LRS = (1e-3, 3e-4)
 _PRETEXT_BATCH = {"simclr": 48, "rotation": 24, "rotationjitter": 24}
@@ -151,9 +153,11 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
         chosen = tuple(arm for arm in ARMS if arm.name in arguments.arms)
     first = arguments.first_seed if arguments.first_seed is not None else (100 if phantom else 0)
     for seed in range(first, first + arguments.seeds):
+        tissues = tuple(dict.fromkeys(tissue for arm in chosen for tissue in arm.tissues))
+        root = _draw(folder, seed, tissues, arguments.scale) if phantom else Path(arguments.data_root)
+        runs = _Runs(root, seed, arguments, folder)
         for arm in chosen:
-            root = _draw(folder, seed, arm.tissues, arguments.scale) if phantom else Path(arguments.data_root)
-            _Runs(root, seed, arguments, folder).row(arm, results)
+            runs.row(arm, results)
 
 
 class _Runs:
@@ -169,6 +173,8 @@ class _Runs:
         if isinstance(self.given.get("split"), dict):  # keys that arms and seeds set
             keys = {"label_fraction": 1.0, "val_label_fraction": 1.0, "seed": 0}
             self.given["split"] = keys | self.given["split"]
+        self._digests: dict[str, str] = {}  # of tissues
+        self._texts: dict[bytes, str] = {}  # of resolved configs, which take long to write out
 
     def row(self, arm: Arm, results: Results) -> None:
         """Appends the arm's row, where it has none."""
@@ -258,7 +264,8 @@ class _Runs:
             file, options = "simclr/full_resnet50_1xb32_100e_breasttiles_224.py", {}
         else:
             file = "simclr/full_resnet10t_1xb32_60e_breasttiles_small.py"
-            options = _steps(_TRANSFER_BATCH, _TRANSFER_STEPS) | {"model.head.in_channels": _CHANNELS}
+            options = _steps(_TRANSFER_BATCH, _TRANSFER_STEPS) | _TRANSFER_EPOCHS
+            options["model.head.in_channels"] = _CHANNELS
         return file, options | self._given_to(file) | {"label_fraction": arm.fraction} | self._short()
 
     def _rates(self) -> list[dict[str, Any]]:
@@ -267,8 +274,8 @@ class _Runs:
 
     def _given_to(self, file: str) -> dict[str, Any]:
         """The user's options without those that only other configs of the study have a place for."""
-        own = load_config(file).parameters
-        others = {name for part in ("breasttiles", "unlabelled") for name in load_config(_small(part)).parameters}
+        own = _parameters(file)
+        others = {name for part in ("breasttiles", "unlabelled") for name in _parameters(_small(part))}
         return {key: value for key, value in self.given.items() if key in own or key not in others}
 
     def _short(self) -> dict[str, Any]:
@@ -290,23 +297,31 @@ class _Runs:
         text = f"{self._rates()}\n"
         for file, options in (*map(partial(self._pretext, arm=arm), arm.chain), self._classifier(arm)):
             tissue = options.pop("tissue", "breast")
-            text += f"{tissue}\n{load_config(file, options).pretty_text}\n"
+            key = canonical_json([file, _plain(options)])
+            if key not in self._texts:
+                self._texts[key] = load_config(file, options).pretty_text
+            text += f"{tissue}\n{self._texts[key]}\n"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _data_digest(self, arm: Arm) -> str:
         """Of every tile that the arm may see."""
-        digests = {}
         for link in (*arm.chain, None):
             file, options = self._pretext(link, arm) if link else self._classifier(arm)
             tissue = options.get("tissue", "breast")
-            if tissue not in digests:
+            if tissue not in self._digests:
                 loaders = load_config(file, self._placed(file, options, None)).to_dict()
                 kept = {
                     key: value for key, value in loaders["train_dataloader"]["dataset"].items() if key != "pipeline"
                 }
                 whole = {"split": None} if tissue == "breast" else {"val_share": 0.0}
-                digests[tissue] = str(DATASETS.build(kept | whole | {"subset": "all"}).data_digest)
-        return sha256_bytes(canonical_json(digests))[:16]
+                self._digests[tissue] = str(DATASETS.build(kept | whole | {"subset": "all"}).data_digest)
+        return sha256_bytes(canonical_json({tissue: self._digests[tissue] for tissue in arm.tissues}))[:16]
+
+
+@cache
+def _parameters(file: str) -> frozenset[str]:
+    """The names that `--cfg-options` may set in a config without a dot."""
+    return frozenset(load_config(file).parameters)
 
 
 def _validation_loss(work: Path) -> float:

@@ -1,0 +1,142 @@
+"""The grid of study 2: who learns from what, which runs are shared, and which learning rate is kept."""
+
+import json
+from argparse import Namespace
+from types import SimpleNamespace
+
+import pytest
+import reproduce
+from studies import simclr
+from studies.results import Results
+
+_FAST, _SLOW_RATE = simclr._TRANSFER_LRS
+
+
+class Recorder:
+    """Stands in for training, testing and probing, and writes what they leave behind."""
+
+    def __init__(self):
+        self.trained, self.tested = {}, []
+
+    def train(self, file, work, resume, options, seed):
+        self.trained[work.name] = (file, options, seed)
+        work.mkdir(parents=True)
+        # Of the classifiers with a parent the slower rate is better, of the others the faster.
+        better = _SLOW_RATE if "parent" in options else _FAST
+        loss = 0.5 if options.get(simclr._LR) == better else 1.0
+        rows = [{"metric": "nll", "level": "tile", "value": loss}]
+        (work / "metrics_best.json").write_text(json.dumps({"rows": rows}))
+        (work / "best_loss_epoch_3.pth").touch()
+
+    def test(self, file, work_dir, options):
+        self.tested.append(options)
+        row = {"metric": "accuracy", "level": "tile", "value": 0.75, "low": None, "high": None}
+        (work_dir / "metrics.json").write_text(json.dumps({"rows": [row]}))
+
+    def probe(self, parent, file, options, n_bootstrap, seed):
+        row = {"metric": "accuracy", "level": "tile", "value": 0.25, "low": None, "high": None}
+        counts = {"test": {"n_images": 7, "n_patients": 3}}
+        return SimpleNamespace(record={"linear": {"rows": [row]}, "knn": {"rows": [row]}, "counts": counts})
+
+    def pretexts(self):
+        return {name: run for name, run in self.trained.items() if "/full_" not in run[0]}
+
+    def chain(self, options):
+        """The runs up from a classifier's options: (config's name, tissue, label_fraction)."""
+        found = []
+        while "parent" in options:
+            name = options["parent"].split("/")[-2]
+            file, options, _ = self.trained[name]
+            place = options.get("source") or options["data_root"]
+            found.append((file.split("/")[1].split("_")[0], place.split("/")[-1], options.get("label_fraction")))
+        return found[::-1]
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    found = Recorder()
+    for name in ("train", "test", "probe"):
+        monkeypatch.setattr(simclr, name, getattr(found, name))
+    monkeypatch.setattr(simclr, "_PATIENTS", {"breast": 6, "kidney": 3, "noise": 3})
+    monkeypatch.setattr(simclr, "_PHANTOM", {"tiles_per_patient": 2, "size": 64, "mpp": 1.0})
+    return found
+
+
+def run(tmp_path, **changes):
+    usual = {"scale": "small", "data_root": "phantom", "data_name": None, "seeds": 1, "first_seed": 7, "arms": None}
+    arguments = Namespace(**{**usual, "cfg_options": [], "keep": False, **changes})
+    results = Results(tmp_path / "results.csv", simclr.METRICS)
+    simclr.run(arguments, results, tmp_path / "work")
+    return results.rows()
+
+
+def test_the_grid_learns_from_what_it_says_and_shares_what_is_the_same(recorder, tmp_path):
+    rows = run(tmp_path)
+    assert [row["arm"] for row in rows] == [arm.name for arm in simclr.ARMS]
+    assert all(row["status"] == "done" and row["seed"] == "7" for row in rows)
+    for arm, options in zip(simclr.ARMS, recorder.tested, strict=True):
+        assert options["label_fraction"] == arm.fraction
+        wanted = []
+        for link in arm.chain:
+            share = None if link.tissue != "breast" else 1.0 if arm.everything else arm.fraction
+            wanted.append((link.task, link.tissue, share))
+        assert recorder.chain(options) == wanted, arm.name
+    # 4 tasks on 3 fractions and on all tiles, kidney, noise, noise then breast; kidney is learnt from once.
+    assert len(recorder.pretexts()) == 4 * 3 + 4 + 1 + 1 + 1
+    assert {seed for _, _, seed in recorder.trained.values()} == {7}
+
+
+def test_every_pretext_run_takes_as_many_steps_and_every_classifier(recorder, tmp_path):
+    run(tmp_path)
+    steps = {True: set(), False: set()}
+    for file, options, _ in recorder.trained.values():
+        steps["/full_" in file].add(options["samples_per_epoch"] / options["train_dataloader.batch_size"])
+    assert [len(found) for found in steps.values()] == [1, 1]
+
+
+def test_validation_takes_the_learning_rate(recorder, tmp_path):
+    rows = {row["arm"]: row for row in run(tmp_path, arms=["supervised, 5 %", "SimCLR, 5 %"])}
+    assert rows["supervised, 5 %"]["note"] == f"learning rate {_FAST:g}"
+    assert rows["SimCLR, 5 %"]["note"] == f"learning rate {_SLOW_RATE:g}"
+    assert [options[simclr._LR] for options in recorder.tested] == [_FAST, _SLOW_RATE]
+
+
+def test_a_rerun_trains_nothing_and_other_options_train_again(recorder, tmp_path):
+    run(tmp_path, arms=["SimCLR, 5 %"])
+    before = len(recorder.trained)
+    assert len(run(tmp_path, arms=["SimCLR, 5 %"])) == 1
+    assert len(recorder.trained) == before
+    assert len(run(tmp_path, arms=["SimCLR, 5 %"], cfg_options=["mpp=0.5"])) == 2
+
+
+def test_tiles_that_are_not_at_hand_read_not_run(recorder, tmp_path):
+    run(tmp_path, arms=["supervised, 5 %"])
+    breast = next((tmp_path / "work/data").iterdir())
+    arms = ["supervised, 5 %", "SimCLR, kidney then breast, 5 %"]
+    rows = run(tmp_path, arms=arms, data_root=str(breast), data_name="ours")[1:]
+    assert [(row["status"], row["note"]) for row in rows if row["status"] != "done"] == [
+        ("not run", "no tiles of kidney at hand")
+    ]
+    assert {row["data"] for row in rows} == {"ours"}
+
+
+def test_options_reach_the_configs_that_have_a_place_for_them(recorder, tmp_path):
+    run(tmp_path, arms=["SimCLR, kidney then breast, 5 %"], cfg_options=["tiles_per_epoch=10"])
+    with_tiles = [file for file, options, _ in recorder.trained.values() if "tiles_per_epoch" in options]
+    assert len(with_tiles) == 1 and "unlabelled" in with_tiles[0]
+
+
+def test_bad_usage_is_one_line_and_2(tmp_path, capsys):
+    words = ["simclr", "--work-dir", str(tmp_path)]
+    assert reproduce.main([*words, "--arms", "nothing"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert reproduce.main([*words, "--cfg-options", "samplesperepoch=1"]) == 2
+    assert "did you mean 'samples_per_epoch'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_smoke_runs_an_arm_of_every_kind(tmp_path):
+    assert reproduce.main(["simclr", "--work-dir", str(tmp_path)]) == 0
+    rows = Results(tmp_path / "simclr/smoke/results.csv", simclr.METRICS).rows()
+    assert [row["status"] for row in rows] == ["done"] * len(simclr._SMOKE)
+    assert all(row["accuracy_tile"] and row["knn_accuracy_tile"] for row in rows)
