@@ -1,7 +1,7 @@
 """What a backbone's vectors tell of a labelled data set, before any of it is fine-tuned."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from pathzoo.apis.config import load_config
 from pathzoo.apis.embed import Embedder, embed_dataset, load_embedder, network_of
 from pathzoo.apis.run_record import recorded_start
 from pathzoo.apis.setup import setup
-from pathzoo.errors import ConfigError
+from pathzoo.datasets.splits import SCHEMES
+from pathzoo.errors import ConfigError, DataError
 from pathzoo.evaluation.functional import Row, classification_report, knn_probs, linear_probe
 from pathzoo.evaluation.functional.knn import TEMPERATURE, K
 
@@ -67,6 +68,7 @@ def probe(
     device: str | None = None,
     seed: int = 0,
     partial: bool = False,
+    all_folds: bool = False,
 ) -> Probe:
     """Judges a backbone by nearest neighbours and by a linear classifier on its vectors.
 
@@ -88,13 +90,15 @@ def probe(
         device: "cpu", "cuda", ...; the first GPU where there is one.
         seed: Of random weights, folds and resampling.
         partial: Take what fits of weights that do not fit in whole.
+        all_folds: Of a split by `patient_kfold` judge every fold, each picture once by what has not seen its patient,
+            and report on all of them together. Small data sets need it: a fold of four patients says little.
 
     Returns:
         `record`: `source`, `config`, `counts` by subset, and for "knn" and "linear" their settings and the metric
-        `rows` of the test subset.
+        `rows` of the test subset. Of all folds: `counts` of "test" alone, `folds`, and "C" is a list, one for each.
 
     Raises:
-        ConfigError: No classification config, or a network that is not known.
+        ConfigError: No classification config, a network that is not known, or `all_folds` of another split.
         LeakageError: A run that the weights come from was trained on patients or pictures of val or test.
         CheckpointError, ZooError, DataError: As `load_embedder` and the data sets.
     """
@@ -105,14 +109,67 @@ def probe(
         raise ConfigError(f"{cfg.filename}: model.backbone names no network of timm's; give --network")
     chosen = device or _default_device()
     embedder = load_embedder(source, network or str(own), mean, std, device=chosen, seed=seed, partial=partial)
-    datasets = _datasets(cfg)
-    _refuse_leaks(embedder, datasets)
-    subsets = {
-        name: Embedded(*embed_dataset(embedder, dataset, batch_size, chosen, num_workers))
-        for name, dataset in datasets.items()
+    given = dict(options or {})
+    cfgs = [load_config(config, given | {"fold": fold}) for fold in range(_folds(cfg))] if all_folds else [cfg]
+    vectors = _Vectors(embedder, batch_size, chosen, num_workers)
+    judged = [_judge(vectors, one, k, temperature, seed) for one in cfgs]
+    first, classes = judged[0], judged[0].classes
+    test = _pooled([part.subsets["test"] for part in judged])
+    report = _report_arguments(cfg, test, classes) | {"n_bootstrap": n_bootstrap, "seed": seed}
+    near, linear = (np.concatenate([getattr(part, name) for part in judged]) for name in ("near", "linear"))
+    record = {
+        "source": embedder.record,
+        "config": Path(cfg.filename).name,
+        "classes": list(classes),
+        "dimensions": int(test.vectors.shape[1]),
+        "counts": {"test": _counts(test)} if all_folds else first.counts,
+        "knn": {"k": first.k, "temperature": temperature, "rows": _rows(near, report)},
+        "linear": {
+            "C": [part.strength for part in judged] if all_folds else first.strength,
+            "chosen_by": first.chosen_by,
+            "rows": _rows(linear, report),
+        },
     }
+    if all_folds:
+        record["folds"] = len(judged)
+    return Probe(record, {"test": test} if all_folds else first.subsets, classes)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One split's vectors, and the probabilities (N, C) of its test subset."""
+
+    subsets: dict[str, Embedded]
+    counts: dict[str, Any]
+    classes: tuple[str, ...]
+    near: np.ndarray
+    linear: np.ndarray
+    k: int
+    strength: float
+    chosen_by: str
+
+
+class _Vectors:
+    """Embeds data sets, each picture once: folds share them."""
+
+    def __init__(self, embedder: Embedder, batch_size: int, device: str, num_workers: int) -> None:
+        self.embedder, self._how = embedder, (batch_size, device, num_workers)
+        self._known: dict[str, np.ndarray] = {}
+
+    def of(self, dataset: Any) -> Embedded:
+        """The vectors of a data set through its own pipeline."""
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        if not all(info["item"] in self._known for info in infos):
+            found, infos = embed_dataset(self.embedder, dataset, *self._how)
+            self._known.update((info["item"], vector) for info, vector in zip(infos, found, strict=True))
+        return Embedded(np.stack([self._known[info["item"]] for info in infos]), infos)
+
+
+def _judge(vectors: _Vectors, cfg: Config, k: int, temperature: float, seed: int) -> _Judged:
+    datasets = _datasets(cfg)
+    _refuse_leaks(vectors.embedder, datasets)
+    subsets = {name: vectors.of(dataset) for name, dataset in datasets.items()}
     classes = tuple(datasets["train"].metainfo["classes"])
-    report = _report_arguments(cfg, subsets["test"], classes) | {"n_bootstrap": n_bootstrap, "seed": seed}
     train, test = subsets["train"], subsets["test"]
     near = knn_probs(train.vectors, train.labels, test.vectors, len(classes), k, temperature)
     plane = linear_probe(
@@ -124,16 +181,31 @@ def probe(
         patients=train.column("patient"),
         seed=seed,
     )
-    record = {
-        "source": embedder.record,
-        "config": Path(cfg.filename).name,
-        "classes": list(classes),
-        "dimensions": int(train.vectors.shape[1]),
-        "counts": {name: datasets[name].describe() for name in subsets},
-        "knn": {"k": min(k, len(train.labels)), "temperature": temperature, "rows": _rows(near, report)},
-        "linear": {"C": plane.strength, "chosen_by": plane.chosen_by, "rows": _rows(plane.probs, report)},
-    }
-    return Probe(record, subsets, classes)
+    counts = {name: datasets[name].describe() for name in subsets}
+    return _Judged(
+        subsets, counts, classes, near, plane.probs, min(k, len(train.labels)), plane.strength, plane.chosen_by
+    )
+
+
+def _folds(cfg: Config) -> int:
+    """How many folds the config's split has."""
+    split = ((cfg.get("test_dataloader") or {}).get("dataset") or {}).get("split")
+    if not isinstance(split, Mapping) or split.get("scheme") != "patient_kfold":
+        found = split.get("scheme") if isinstance(split, Mapping) else split
+        raise ConfigError(f"{cfg.filename}: all folds need a split by patient_kfold, this one is {found!r}")
+    return int(split.get("k", SCHEMES["patient_kfold"]["k"]))
+
+
+def _pooled(parts: Sequence[Embedded]) -> Embedded:
+    infos = [info for part in parts for info in part.infos]
+    items = [info["item"] for info in infos]
+    if len(set(items)) < len(items):
+        raise DataError(f"{len(items) - len(set(items))} pictures are tested in two folds; the folds overlap")
+    return Embedded(np.concatenate([part.vectors for part in parts]), infos)
+
+
+def _counts(test: Embedded) -> dict[str, int]:
+    return {"n_images": len(test.infos), "n_patients": len(set(test.column("patient")) - {None})}
 
 
 def _default_device() -> str:

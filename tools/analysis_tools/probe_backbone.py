@@ -4,9 +4,10 @@
         "simclr=work_dirs/simclr/best_loss_epoch_90.pth" [--cfg-options fold=1 data_root=DIR ...]
 
 CONFIG is a classification config: its training subset (with its label_fraction) is learnt from, its validation subset
-chooses the linear classifier's penalty, its test subset is judged. A source is `random`, `imagenet`, a file with timm's
-key names, a training run's checkpoint, a published model's folder or NAME[@VERSION]; "NAME=SOURCE" names it. Runs that
-have seen the patients of val or test are refused. OUT gets probe.json and embedding_NAME.png.
+chooses the linear classifier's penalty, its test subset is judged; with --all-folds that of every fold, together. A
+source is `random`, `imagenet`, a file with timm's key names, a training run's checkpoint, a published model's folder or
+NAME[@VERSION]; "NAME=SOURCE" names it. Runs that have seen the patients of val or test are refused. OUT gets probe.json
+and embedding_NAME.png.
 """
 
 import argparse
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         "device": args.device,
         "seed": args.seed,
         "partial": args.partial,
+        "all_folds": args.all_folds,
     }
     records: dict[str, Any] = {}
     names = ["probe.json"]
@@ -75,10 +77,11 @@ def _show(name: str, record: dict[str, Any]) -> None:
     from pathzoo.evaluation.table import format_rows
 
     near, plane = record["knn"], record["linear"]
+    strengths = plane["C"] if isinstance(plane["C"], list) else [plane["C"]]
     console = Console(width=None if sys.stdout.isatty() else 160)
     for title, rows in (
         (f"{name}: {near['k']} nearest neighbours, T = {near['temperature']:g}", near["rows"]),
-        (f"{name}: linear, C = {plane['C']:g} by {plane['chosen_by']}", plane["rows"]),
+        (f"{name}: linear, C = {', '.join(f'{c:g}' for c in strengths)} by {plane['chosen_by']}", plane["rows"]),
     ):
         console.print(format_rows([row for row in rows if row["metric"] in _SHOWN], title))
 
@@ -132,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the first GPU where there is one")
     parser.add_argument("--seed", type=int, default=0, help="of random weights, folds and resampling")
     parser.add_argument("--partial", action="store_true", help="take what fits of weights that do not fit in whole")
+    parser.add_argument("--all-folds", action="store_true", help="of a patient_kfold split: each picture tested once")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="set keys of the config")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
     return parser
