@@ -26,11 +26,11 @@ from pathzoo.apis.config import load_config
 from pathzoo.apis.run_model import load_run_model
 from pathzoo.apis.run_record import config_record
 from pathzoo.apis.setup import setup
-from pathzoo.apis.test import chosen_checkpoint
 from pathzoo.apis.train import train
 from pathzoo.datasets.region_files import split_label
 from pathzoo.datasets.split_schemes import SplitItem, deal_patients
 from pathzoo.datasets.splits import Split, Subset
+from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.engine.self_training.labeller import Tiling, seen_probabilities, tile_starts
 from pathzoo.engine.self_training.pictures import file_name, write_labels
 from pathzoo.errors import ConfigError, DataError

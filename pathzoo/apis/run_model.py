@@ -8,8 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from pathzoo.apis.setup import setup
-from pathzoo.apis.test import chosen_checkpoint
-from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
+from pathzoo.engine.checkpoint import chosen_checkpoint, load_checkpoint_safely, state_dict_of
 from pathzoo.errors import CheckpointError, ConfigError
 
 

@@ -17,8 +17,7 @@ from pathzoo.apis.checks import (
 from pathzoo.apis.config import load_config
 from pathzoo.apis.run_record import nothing_left_behind, recorded_start
 from pathzoo.apis.setup import setup
-from pathzoo.engine.checkpoint import latest_checkpoint
-from pathzoo.errors import CheckpointError
+from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.fileio import write_json
 
 
@@ -77,16 +76,3 @@ def test(
 
 
 test.__test__ = False  # its name is no test of pytest's
-
-
-def chosen_checkpoint(folder: Path) -> Path:
-    """The best checkpoint by validation where the run kept one, else the newest.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
-    found = best[-1] if best else latest_checkpoint(folder)
-    if found is None:
-        raise CheckpointError(f"{folder}: holds no checkpoint; train first, or name a .pth file")
-    return found

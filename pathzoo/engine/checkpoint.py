@@ -96,3 +96,16 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
         if match:
             found.append((int(match[1]), path))
     return max(found)[1] if found else None
+
+
+def chosen_checkpoint(folder: Path) -> Path:
+    """The best checkpoint by validation where the run kept one, else the newest.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    found = best[-1] if best else latest_checkpoint(folder)
+    if found is None:
+        raise CheckpointError(f"{folder}: holds no checkpoint; train first, or name a .pth file")
+    return found

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from tiny_run import CONFIG, as_words, draw_cohort, tiny_options
 
-from pathzoo.apis.test import chosen_checkpoint, test
+from pathzoo.apis.test import test
 from pathzoo.apis.train import train
 from pathzoo.cli import main
+from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.errors import CheckpointError
 
 

@@ -53,6 +53,16 @@ def assert_is(backbone, parent, but=()):
         assert torch.equal(value, parent[key]) == (key not in but), key
 
 
+def test_a_runs_folder_gives_its_best_checkpoint(parent, tmp_path):
+    other = {key: value + 1 if value.is_floating_point() else value for key, value in parent.items()}
+    as_run(other, tmp_path / "run", "epoch_9.pth")
+    (tmp_path / "run" / "train_run.json").write_text("{}")
+    assert_is(filled(tmp_path / "run"), other)
+    best = as_run(parent, tmp_path / "run", "best_loss_epoch_3.pth")
+    assert_is(filled(tmp_path / "run"), parent)
+    assert read_parent(tmp_path / "run").record == read_parent(best).record, "it names the file, not the folder"
+
+
 def test_a_runs_checkpoint_gives_its_backbone(parent, tmp_path):
     path = as_run(parent, tmp_path / "run")
     assert_is(filled(path), parent)
@@ -162,7 +172,7 @@ def test_what_is_no_parent_says_what_to_give(tmp_path, monkeypatch):
     for given, error, match in (
         ("gone.pth", ConfigError, r"gone\.pth: no such file; give 'imagenet', None, or a .* NAME\[@VERSION\]"),
         ("some/where", ConfigError, "some/where: no such file"),
-        (tmp_path / "run", ConfigError, r"is a run's folder; name the checkpoint in it \(best_\*\.pth\)"),
+        (tmp_path / "run", CheckpointError, "holds no checkpoint; train first"),
         (tmp_path, ZooError, "no model.json in it"),
         ("no-such-model", ZooError, "no model 'no-such-model'"),
     ):

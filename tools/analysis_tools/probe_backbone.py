@@ -5,9 +5,9 @@
 
 CONFIG is a classification config: its training subset (with its label_fraction) is learnt from, its validation subset
 chooses the linear classifier's penalty, its test subset is judged; with --all-folds that of every fold, together. A
-source is `random`, `imagenet`, a file with timm's key names, a training run's checkpoint, a published model's folder or
-NAME[@VERSION]; "NAME=SOURCE" names it. Runs that have seen the patients of val or test are refused. OUT gets probe.json
-and embedding_NAME.png.
+source is `random`, `imagenet`, a file with timm's key names, a training run's folder or checkpoint, a published model's
+folder or NAME[@VERSION]; "NAME=SOURCE" names it. Runs that have seen the patients of val or test are refused. OUT gets
+probe.json and embedding_NAME.png.
 """
 
 import argparse

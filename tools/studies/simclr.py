@@ -27,8 +27,9 @@ from pathzoo.apis.config import load_config
 from pathzoo.apis.options import parse_options
 from pathzoo.apis.probe import probe
 from pathzoo.apis.setup import setup
-from pathzoo.apis.test import chosen_checkpoint, test
+from pathzoo.apis.test import test
 from pathzoo.apis.train import train
+from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.errors import ConfigError
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
+from pathzoo.engine.checkpoint import chosen_checkpoint, load_checkpoint_safely, state_dict_of
 from pathzoo.errors import CheckpointError, ConfigError
 from pathzoo.fileio import canonical_json, sha256_file
 
@@ -20,7 +20,7 @@ from pathzoo.fileio import canonical_json, sha256_file
 PREFIXES = ("backbone.timm_model.", "timm_model.")
 _MODEL_NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*(?:@[0-9A-Za-z.+-]+)?")
 _FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-_GIVE = "give 'imagenet', None, or a .safetensors or .pth file, a published model's folder or its NAME[@VERSION]"
+_GIVE = "give 'imagenet', None, or a .safetensors or .pth file, a run's or published folder, or NAME[@VERSION]"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ def read_parent(pretrained: str | Path) -> ParentWeights:
 
     Args:
         pretrained: A file of tensors (.safetensors or .pth) with timm's own key names; a training run's checkpoint,
-            whose `backbone.timm_model.*` are taken (the average, where an EMAHook averaged weights); a published
-            model's folder; or a model of the zoo, as NAME or NAME@VERSION.
+            whose `backbone.timm_model.*` are taken (the average, where an EMAHook averaged weights); a run's folder,
+            for its best checkpoint by validation, or its newest where none was kept; a published model's folder; or a
+            model of the zoo, as NAME or NAME@VERSION.
 
     Raises:
         ConfigError: No such file or folder.
-        CheckpointError: A damaged file, or one that only unpickling could open.
+        CheckpointError: A damaged file, one that only unpickling could open, or a run without any.
         ZooError: An unknown name, or a folder that does not pass verification.
     """
     path = Path(pretrained)
@@ -66,7 +67,7 @@ def read_parent(pretrained: str | Path) -> ParentWeights:
         return _of_file(path)
     if path.is_dir():
         if (path / "train_run.json").is_file():
-            raise ConfigError(f"pretrained: {path}: is a run's folder; name the checkpoint in it (best_*.pth)")
+            return _of_file(chosen_checkpoint(path))
         return _of_published(path)
     text = str(pretrained)
     if _MODEL_NAME.fullmatch(text) and path.suffix not in _FILE_ENDINGS:

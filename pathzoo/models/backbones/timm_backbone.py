@@ -26,9 +26,9 @@ class TimmBackbone(BaseModule):
         name: timm's name without a tag or a source prefix, such as `legacy_xception`, `resnet50`, `resnest50d`.
         pretrained: None for random weights; "imagenet" for timm's default weights from the hub; a file with timm's own
             key names (.safetensors, or .pth that holds tensors only); a training run's checkpoint, whose backbone is
-            taken (its average, where an EMAHook averaged); a published model's folder, or its NAME[@VERSION] in the
-            zoo, verified. Read by `init_weights`, never on construction, so a published model is built without any of
-            it, and never unpickled.
+            taken (its average, where an EMAHook averaged), or the run's folder, for its best one; a published model's
+            folder, or its NAME[@VERSION] in the zoo, verified. Read by `init_weights`, never on construction, so a
+            published model is built without any of it, and never unpickled.
         trainable: Names of timm's sub-modules to train, at any depth (`("block12", "conv4", "bn4")`); everything else
             is frozen and stays in eval mode, so that frozen batch normalisation keeps its statistics. None trains
             all; an empty tuple none (linear probe).
