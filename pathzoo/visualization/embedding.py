@@ -27,7 +27,7 @@ def plot_embedding(
     """The first two principal components, by class; pictures that are tested on stand out, with a marker by patient.
 
     Two plots side by side, on the same axes: all pictures by class, and those tested on alone, where each marker is one
-    patient: a class that falls apart by markers is told by who the patient is.
+    patient: a class that falls apart by markers is told by who the patient is. Where all are tested on, the second.
 
     Args:
         vectors: (N, D), N >= 1.
@@ -45,15 +45,16 @@ def plot_embedding(
     components = principal_components(fitted[:: -(-len(fitted) // _FITTED)], 2)
     points = components.project(vectors)
     colors = np.array([PALETTE[k % len(PALETTE)] for k in range(len(classes))])
-    n_plots = 2 if out.any() else 1
+    n_plots = 2 if out.any() and not out.all() else 1
     figure = Figure(figsize=(0.6 + 3.7 * n_plots + 1.4, 4.1), layout="constrained")
     plots = figure.subplots(1, n_plots, sharex=True, sharey=True, squeeze=False)[0]
     size = 14 if len(vectors) < 2000 else 6
-    order = np.random.default_rng(0).permutation(len(vectors))  # no class covers another by its place in the list
-    plots[0].scatter(*points[order].T, s=size, c=colors[labels[order]], alpha=0.6, linewidths=0)
-    plots[0].set_title(f"all, n = {len(vectors):,}", fontsize=10)
+    if not out.all():
+        order = np.random.default_rng(0).permutation(len(vectors))  # no class covers another by its place in the list
+        plots[0].scatter(*points[order].T, s=size, c=colors[labels[order]], alpha=0.6, linewidths=0)
+        plots[0].set_title(f"all, n = {len(vectors):,}", fontsize=10)
     if out.any():
-        _by_patient(plots[1], points[out], labels[out], colors, _numbers(patients, out), size)
+        _by_patient(plots[-1], points[out], labels[out], colors, _numbers(patients, out), size)
     for plot in plots:
         plot.set_xlabel(f"1st component, {components.share[0]:.0%} of variance", fontsize=9)
         plot.tick_params(labelsize=8)
@@ -92,5 +93,5 @@ def _by_patient(
         style = {"s": 2 * size, "linewidths": 0.4, "edgecolors": "black"}
         plot.scatter(*points[own].T, marker=marker, c=colors[labels[own]], **style)
     known = len(np.unique(numbers[numbers >= 0]))
-    again = f", markers recur after {len(_MARKERS)}" if known > len(_MARKERS) else ""
-    plot.set_title(f"test, {n}, a marker for each of {known} patients{again}", fontsize=10)
+    again = f", recurring after {len(_MARKERS)}" if known > len(_MARKERS) else ""
+    plot.set_title(f"test, {n}\na marker for each of {known} patients{again}", fontsize=10)

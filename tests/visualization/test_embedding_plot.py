@@ -35,7 +35,7 @@ def test_all_on_the_left_and_the_tested_by_patient_on_the_right(vectors, tmp_pat
         order = np.lexsort(shown.T), np.lexsort(expected[rows].T)
         np.testing.assert_allclose(shown[order[0]], expected[rows][order[1]], atol=1e-4)
     assert f"{scale[0] ** 2 / (scale**2).sum():.0%} of variance" in left.get_xlabel()
-    assert right.get_title() == "test, n = 30, a marker for each of 3 patients"
+    assert right.get_title() == "test, n = 30\na marker for each of 3 patients"
     assert len([c for c in right.collections if isinstance(c, PathCollection)]) == 4, "three, and the unknown"
     save_figure(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
@@ -47,5 +47,19 @@ def test_without_a_test_part_there_is_one_plot(vectors):
     data, labels = vectors
     [plot] = plot_embedding(data, labels, ["a", "b", "c"]).axes
     assert len(points(plot)) == 120
-    figure = plot_embedding(data, labels, ["a", "b", "c"], np.ones(120, bool))
-    assert figure.axes[1].get_title() == "test, n = 120, patients unknown"
+    [plot] = plot_embedding(data, labels, ["a", "b", "c"], np.ones(120, bool)).axes
+    assert plot.get_title() == "test, n = 120, patients unknown"
+    assert len(points(plot)) == 120
+
+
+@pytest.mark.parametrize("n_tested", [60, 120])
+def test_no_text_covers_another(vectors, n_tested):
+    data, labels = vectors
+    patients = [str(number % 21) for number in range(120)]
+    figure = plot_embedding(data, labels, ["benign", "malignant", "c"], np.arange(120) < n_tested, patients, title="x")
+    figure.draw_without_rendering()
+    texts = [*figure.legends, *(plot.title for plot in figure.axes), figure._suptitle]
+    boxes = [text.get_window_extent() for text in texts]
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number]), texts[number]
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
