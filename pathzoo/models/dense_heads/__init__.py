@@ -1,0 +1,1 @@
+"""Heads that predict boxes at every place of a map."""
