@@ -4,7 +4,8 @@ An arm is a chain: pretext tasks, each from the weights of the one before, then 
 of the labels of training and validation. Breast tiles of a pretext task are the fraction's own (as in the study) or all
 of the training part (as one would do); kidney and noise tiles have no label and never share a patient with breast. Arms
 of one seed share the pretext runs that they have in common. At the small scale every pretext run takes the same number
-of steps, and so does every classifier, whatever the fraction: what differs is what was learnt before, not for how long.
+of steps, and so does every classifier, whatever the fraction; a chain of two pretext runs takes twice the pretext steps
+of one, for which noise in the place of the other tissue is the control.
 The epoch with the lowest validation loss is kept throughout, at the small scale the better of two learning rates too.
 Tested is the classifier, fine-tuned in every layer, on patients that no run of the chain has seen; beside it stand a
 linear probe and nearest neighbours on the vectors of the last pretext run, with the same labels.
