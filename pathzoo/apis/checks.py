@@ -200,7 +200,7 @@ def refuse_trained_split(own: Split, trained: Split, source: str, remedy: str | 
     Raises:
         LeakageError: As `refuse_training_patients`.
     """
-    for subset in ("val", "test"):
+    for subset in ("val", "val_unlabelled", "test"):
         part = own.subsets.get(subset)
         if part is not None:
             infos = [{"item": group, "patient": group, "sha256": ""} for group in part.groups]

@@ -86,6 +86,7 @@ def train(
             runner = Runner.from_cfg(cfg)
             _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
         dataset = runner.train_dataloader.dataset
+        _check_batches(cfg, runner.train_dataloader)
         _check_classes(cfg, dataset)
         check_data_resolution(cfg, dataset)
         _check_split(dataset, folder)
@@ -131,6 +132,16 @@ class _AtStart(Hook):
     def before_train(self, runner: Any) -> None:
         self._act()
         self.begun = True
+
+
+def _check_batches(cfg: Config, loader: Any) -> None:
+    """Raises where `drop_last` leaves no batch: there are fewer samples than one holds."""
+    if not len(loader):
+        raise ConfigError(
+            f"{cfg.filename}: train_dataloader: {len(loader.sampler)} samples make no batch of {loader.batch_size}, "
+            "and drop_last drops what is less: give a smaller batch_size, drop_last=False, or samples_per_epoch=N of "
+            "a SeededSampler"
+        )
 
 
 def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bool, seed: int | None) -> None:

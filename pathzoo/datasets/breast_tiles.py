@@ -17,8 +17,8 @@ class BreastTiles(TileClassification):
 
     | study | here |
     |---|---|
-    | 5, 25, 50 % of the labels: 154, 770, 1540 of each class | `split=dict(..., label_fraction=0.05)` |
     | 8:2 for training and validation | `split=dict(..., ratios=dict(train=0.8, val=0.2, test=0))` |
+    | 5, 25, 50 % of the labels of both: 154, 770, 1540 of each class | `label_fraction=0.05, val_label_fraction=0.05` |
 
     Arguments, samples and errors are those of `TileClassification`; `classes` may name others.
     """

@@ -45,7 +45,8 @@ class SeededSampler(DefaultSampler):
 
     With `samples_per_epoch` an epoch is that many items of an endless row of permutations, and goes on where the last
     one ended: trainings on 5 % and on all of the data then take equally many steps, and every item is drawn equally
-    often. An item that one epoch draws twice is augmented differently each time.
+    often. An item that one epoch draws twice is augmented differently each time. Where the processes do not divide an
+    epoch, what pads its last round is drawn again at the start of the next.
 
     Args:
         dataset: Any sized dataset.

@@ -56,7 +56,8 @@ class UnlabelledTiles(SplitDataset):
         source: a folder, CSV, slide, picture or packed store, or several.
         size: the longest side of crop that the views take, in pixels; what is smaller is refused.
         mpp: microns per pixel that everything is brought to; None takes pictures as they are, slides at level 0.
-        tiles_per_epoch: samples in an epoch; None for every tile once. Needed with slides.
+        tiles_per_epoch: samples in an epoch of training; None for every tile once. Needed with slides. Of the subset
+            "val" `val_share` of that, one at least.
         window: side in pixels beyond which a picture is cut; None for 1.5 * size.
         subset: "all", or "train" or "val" by `val_share`.
         val_share: part of the tiles that validates the pretext, 0 to below 1. Patients stay whole; tiles whose patient
@@ -115,6 +116,8 @@ class UnlabelledTiles(SplitDataset):
                 f"val_share={val_share!r} with subset={subset!r}: give a part of the tiles, above 0 and below 1, or "
                 'subset="all" without validation'
             )
+        if subset == "val" and tiles_per_epoch is not None:
+            tiles_per_epoch = max(1, round(val_share * tiles_per_epoch))
         self.source, self.size, self.tiles_per_epoch = source, size, tiles_per_epoch
         self.window = round(_CONTEXT * size) if window is None else window
         self.val_share, self.split_seed = val_share, split_seed

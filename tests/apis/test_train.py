@@ -205,3 +205,10 @@ def test_error_in_a_worker_process_is_one_clear_line(own_cohort, tmp_path, capsy
     assert len(errors) == 1
     assert ".png: " in errors[0]
     assert "was sound when the data set was loaded" in errors[0]
+
+
+def test_fewer_samples_than_a_batch_are_refused_where_the_rest_is_dropped(cohort, tmp_path):
+    options = tiny_options(cohort) | {"train_dataloader.batch_size": 64, "train_dataloader.drop_last": True}
+    with pytest.raises(ConfigError, match=r"samples make no batch of 64, and drop_last .* smaller batch_size"):
+        train(CONFIG, tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ from mmpretrain.datasets.transforms import PackInputs
 from tile_stores import SIZE, picture, store, write
 from torch.utils.data import DataLoader
 
+from pathzoo.apis.config import load_config
 from pathzoo.apis.run_record import data_record
 from pathzoo.datasets import UnlabelledTiles
 from pathzoo.datasets.sampling import SampleIndex, SeededSampler, mix_seed
@@ -149,6 +150,18 @@ def test_slides_want_a_number_of_draws(tmp_path):
     path = slide(tmp_path / "s.tif")
     with pytest.raises(ConfigError, match=r"s\.tif is a slide, .*tiles_per_epoch"):
         UnlabelledTiles(str(path), size=SIZE)
+
+
+def test_validation_draws_its_share_of_an_epoch_from_slides_too(tmp_path):
+    for number in range(5):
+        slide(tmp_path / f"s{number}.tif", mpp=1 + number / 100)  # copies would stay on one side
+    common = {"source": str(tmp_path), "size": SIZE, "tiles_per_epoch": 50, "val_share": 0.2}
+    train, val = (UnlabelledTiles(**common, subset=subset) for subset in ("train", "val"))
+    assert (len(train), len(val)) == (50, 10)
+    assert not {info["item"] for info in train._entries()} & {info["item"] for info in val._entries()}
+    assert len(UnlabelledTiles(**common | {"tiles_per_epoch": 2}, subset="val")) == 1
+    config = load_config("simclr/simclr_resnet10t_1xb64_60e_unlabelled_small.py", {"tiles_per_epoch": 40})
+    assert [config[f"{part}_dataloader"].dataset.tiles_per_epoch for part in ("train", "val")] == [40, 40]
 
 
 def test_runs_record_it_as_any_data_set(tmp_path, folder):

@@ -147,6 +147,15 @@ def test_a_collapsed_network_is_warned_of_once_for_each_sign(tmp_path):
     assert len(table(tmp_path)) == 6
 
 
+def test_vectors_that_are_not_finite_are_called_so(tmp_path):
+    class Broken(TinyBackbone):
+        def forward(self, x):
+            return tuple(found * torch.nan for found in super().forward(x))
+
+    _, warned = run(tmp_path, rotation_pred(backbone=Broken()), 1, module="backbone", interval=1, warn_after=2)
+    assert warned and all("is not a number at iteration 3" in text for text in warned)
+
+
 @pytest.mark.parametrize(("name", "metrics"), [("simclr", ["loss"]), ("rotation_pred", ["loss", "accuracy"])])
 def test_pretext_models_are_validated_and_the_best_is_kept(name, metrics, tmp_path):
     make, views = MODELS[name]

@@ -97,6 +97,8 @@ def test_slides_give_random_places_over_tissue(tmp_path):
         x, y = int(store.x[number]), int(store.y[number])
         expected = canvas[y : y + 16, x : x + 16].reshape(8, 2, 8, 2, 3).mean((1, 3))
         assert np.abs(store[number] - expected).max() <= 1
+    pack(tmp_path / "told.safetensors", *words, "--seed", 5, "--source-mpp", 0.5)
+    assert PackedTiles(tmp_path / "told.safetensors").digest == store.digest, "the slide states 1 um itself"
     pack(tmp_path / "b.safetensors", *words, "--seed", 5)
     pack(tmp_path / "c.safetensors", *words, "--seed", 6)
     assert PackedTiles(tmp_path / "b.safetensors").digest == store.digest

@@ -100,6 +100,17 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: give microns per pixel, above 0")
 
 
+def _states_mpp(path: str) -> bool:
+    """Whether a slide's file says its resolution; one that cannot be opened is told of later."""
+    from pathzoo.wsi.slide import Slide
+
+    try:
+        with Slide(path) as slide:
+            return slide.mpp is not None
+    except PathzooError:
+        return False
+
+
 def _jobs(args: argparse.Namespace) -> tuple[list[_Job], float]:
     """What is to be read, all of it checked; and the part of the pictures' pixels that is dropped."""
     from pathzoo.datasets.inventory import scan_images
@@ -110,7 +121,8 @@ def _jobs(args: argparse.Namespace) -> tuple[list[_Job], float]:
     if stores:
         raise ConfigError(f"{next(iter(stores))} is packed already; UnlabelledTiles takes several stores at once")
     for info in infos:
-        info["mpp"] = args.source_mpp if info["mpp"] is None and args.source_mpp else info["mpp"]
+        if args.source_mpp and info["mpp"] is None and not (info["kind"] == "slide" and _states_mpp(info["img_path"])):
+            info["mpp"] = args.source_mpp
     pictures, slides = ([info for info in infos if info["kind"] == kind] for kind in ("picture", "slide"))
     if slides and args.tiles_per_slide is None:
         raise ConfigError(f"{slides[0]['img_path']} is a slide: say by --tiles-per-slide how many are taken")

@@ -141,7 +141,10 @@ class CollapseMonitor(Hook):
             ("effective_rank", self.rank_below, "the embeddings lie in hardly more than one direction"),
         ):
             value = getattr(found, name)
-            if value < limit or math.isnan(value):
+            if math.isnan(value):
+                text = f"{name} is not a number at iteration {iteration}: the embeddings are not finite"
+                self._warn(runner, name, text)
+            elif value < limit:
                 text = (
                     f"{name} {value:.3g} at iteration {iteration}, below {limit:g}: {means}; a lower learning rate, "
                     "stronger views, larger batches or a higher temperature may help (collapse.png)"
