@@ -1,6 +1,7 @@
 """The grid of study 2: who learns from what, which runs are shared, and which learning rate is kept."""
 
 import json
+import shutil
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import pytest
 import reproduce
 from studies import simclr
 from studies.results import Results
+
+from pathzoo.datasets.phantom import write_tiles
 
 _FAST, _SLOW_RATE = simclr._TRANSFER_LRS
 
@@ -52,13 +55,29 @@ class Recorder:
         return found[::-1]
 
 
+@pytest.fixture(scope="module")
+def tissues(tmp_path_factory):
+    """Two tiles of each of three patients of every tissue. Read only."""
+    root = tmp_path_factory.mktemp("tissues")
+    for tissue in ("breast", "kidney", "noise"):
+        write_tiles(root / tissue, tissue=tissue, patients=3, tiles_per_patient=2)
+    return root
+
+
 @pytest.fixture
-def recorder(monkeypatch):
+def recorder(monkeypatch, tissues):
     found = Recorder()
     for name in ("train", "test", "probe"):
         monkeypatch.setattr(simclr, name, getattr(found, name))
-    monkeypatch.setattr(simclr, "_PATIENTS", {"breast": 6, "kidney": 3, "noise": 3})
-    monkeypatch.setattr(simclr, "_PHANTOM", {"tiles_per_patient": 2, "size": 64, "mpp": 1.0})
+
+    def draw(folder, seed, wanted, scale):
+        root = folder / "data" / f"phantom{seed}"
+        for tissue in wanted:
+            if not (root / tissue).exists():
+                shutil.copytree(tissues / tissue, root / tissue)
+        return root
+
+    monkeypatch.setattr(simclr, "_draw", draw)
     return found
 
 
@@ -81,8 +100,9 @@ def test_the_grid_learns_from_what_it_says_and_shares_what_is_the_same(recorder,
             share = None if link.tissue != "breast" else 1.0 if arm.everything else arm.fraction
             wanted.append((link.task, link.tissue, share))
         assert recorder.chain(options) == wanted, arm.name
-    # 4 tasks on 3 fractions and on all tiles, kidney, noise, noise then breast; kidney is learnt from once.
-    assert len(recorder.pretexts()) == 4 * 3 + 4 + 1 + 1 + 1
+    # 4 tasks on 3 fractions and on all tiles, kidney, noise, noise then breast, breast a second time on each; kidney,
+    # and breast the first time, are learnt from once.
+    assert len(recorder.pretexts()) == 4 * 3 + 4 + 1 + 1 + 1 + 4
     assert {seed for _, _, seed in recorder.trained.values()} == {7}
 
 
@@ -109,6 +129,21 @@ def test_a_rerun_trains_nothing_and_other_options_train_again(recorder, tmp_path
     assert len(run(tmp_path, arms=["SimCLR, 5 %"], cfg_options=["mpp=0.5"])) == 2
 
 
+def test_other_tiles_and_other_settings_are_learnt_from_anew(recorder, tmp_path, monkeypatch):
+    arms = ["SimCLR, 5 %"]
+    run(tmp_path, arms=arms)
+    first = set(recorder.trained)
+    monkeypatch.setattr(simclr, "_PRETEXT_LR", {simclr._LR: 1e-4})
+    run(tmp_path, arms=arms)
+    second = set(recorder.trained) - first
+    assert len(second) == 3, "a pretext run, and the classifiers that begin with it"
+    breast = next((tmp_path / "work/data").iterdir()) / "breast"
+    picture = next((breast / "tiles").iterdir())
+    picture.write_bytes(next(p for p in (breast / "tiles").iterdir() if p != picture).read_bytes())
+    assert len(run(tmp_path, arms=arms)) == 3
+    assert len(set(recorder.trained) - first - second) == 3
+
+
 def test_tiles_that_are_not_at_hand_read_not_run(recorder, tmp_path):
     run(tmp_path, arms=["supervised, 5 %"])
     breast = next((tmp_path / "work/data").iterdir())
@@ -126,7 +161,7 @@ def test_options_reach_the_configs_that_have_a_place_for_them(recorder, tmp_path
     assert len(with_tiles) == 1 and "unlabelled" in with_tiles[0]
 
 
-def test_bad_usage_is_one_line_and_2(tmp_path, capsys):
+def test_bad_usage_is_one_line_and_2(recorder, tmp_path, capsys):
     words = ["simclr", "--work-dir", str(tmp_path)]
     assert reproduce.main([*words, "--arms", "nothing"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

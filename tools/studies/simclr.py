@@ -5,7 +5,7 @@ of the labels of training and validation. Breast tiles of a pretext task are the
 of the training part (as one would do); kidney and noise tiles have no label and never share a patient with breast. Arms
 of one seed share the pretext runs that they have in common. At the small scale every pretext run takes the same number
 of steps, and so does every classifier, whatever the fraction; a chain of two pretext runs takes twice the pretext steps
-of one, for which noise in the place of the other tissue is the control.
+of one, for which breast twice, and noise in the place of the other tissue, are the controls.
 The epoch with the lowest validation loss is kept throughout, at the small scale the better of two learning rates too.
 Tested is the classifier, fine-tuned in every layer, on patients that no run of the chain has seen; beside it stand a
 linear probe and nearest neighbours on the vectors of the last pretext run, with the same labels.
@@ -116,6 +116,8 @@ _OTHERS = {
     "SimCLR on noise (control)": (Link("simclr", "noise"),),
     "SimCLR, noise then breast (control)": (Link("simclr", "noise"), _SIMCLR),
 }
+#: As many pretext steps as the chain from kidney.
+_TWICE = "SimCLR, breast then breast (control)"
 ARMS = (
     Arm("supervised", (), 1.0),
     *(Arm("supervised", (), fraction) for fraction in FRACTIONS),
@@ -130,6 +132,7 @@ ARMS = (
         for method, chain in _OTHERS.items()
         for fraction in FRACTIONS
     ),
+    *(Arm(_TWICE, (_SIMCLR, _SIMCLR), fraction, everything) for everything in (False, True) for fraction in FRACTIONS),
 )
 #: One arm of every kind.
 _SMOKE = tuple(
@@ -232,8 +235,14 @@ class _Runs:
 
     def _train(self, file: str, options: dict[str, Any], parent: Path | None) -> Path:
         """The folder of a finished run; trains where it is not one yet."""
-        chain = parent.parent.name if parent else ""
-        work = self.folder / sha256_bytes(canonical_json([file, _plain(options), chain, self.data, self.seed]))[:12]
+        # Whatever changes the weights is in the name, so that no run is taken for one of other settings or other tiles.
+        made_from = [
+            self._text(file, options),
+            self._digests[_tissue(options)],
+            parent and parent.parent.name,
+            self.seed,
+        ]
+        work = self.folder / sha256_bytes(canonical_json(made_from))[:12]
         if not (work / "finished").exists():
             print(f"  {Path(file).stem} in {work}", flush=True)
             train(file, work, resume=True, options=self._placed(file, options, parent), seed=self.seed)
@@ -298,18 +307,22 @@ class _Runs:
         """Of every resolved config of the chain without the data's place: the same on every machine."""
         text = f"{self._rates()}\n"
         for file, options in (*map(partial(self._pretext, arm=arm), arm.chain), self._classifier(arm)):
-            tissue = options.pop("tissue", "breast")
-            key = canonical_json([file, _plain(options)])
-            if key not in self._texts:
-                self._texts[key] = load_config(file, options).pretty_text
-            text += f"{tissue}\n{self._texts[key]}\n"
+            text += f"{_tissue(options)}\n{self._text(file, options)}\n"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _text(self, file: str, options: dict[str, Any]) -> str:
+        """A resolved config, written out."""
+        options = {key: value for key, value in options.items() if key != "tissue"}
+        key = canonical_json([file, _plain(options)])
+        if key not in self._texts:
+            self._texts[key] = str(load_config(file, options).pretty_text)
+        return self._texts[key]
 
     def _data_digest(self, arm: Arm) -> str:
         """Of every tile that the arm may see."""
         for link in (*arm.chain, None):
             file, options = self._pretext(link, arm) if link else self._classifier(arm)
-            tissue = options.get("tissue", "breast")
+            tissue = _tissue(options)
             if tissue not in self._digests:
                 loaders = load_config(file, self._placed(file, options, None)).to_dict()
                 kept = {
@@ -338,6 +351,11 @@ def _steps(batch: int, steps: int) -> dict[str, Any]:
 
 def _small(data: str, task: str = "simclr", folder: str = "simclr") -> str:
     return f"{folder}/{task}_resnet10t_1xb64_60e_{data}_small.py"
+
+
+def _tissue(options: dict[str, Any]) -> str:
+    """What a run learns from."""
+    return str(options.get("tissue", "breast"))
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def _gains(grid: _Grid) -> str:
     pairs = [(name, _SUPERVISED) for name in grid if name != _SUPERVISED]
     for end in ("", _ALL):
         pairs.append((f"SimCLR, kidney then breast{end}", f"SimCLR{end}"))
+        pairs.append((f"SimCLR, kidney then breast{end}", f"SimCLR, breast then breast (control){end}"))
         pairs.append((f"RotNet + jitter{end}", f"SimCLR{end}"))
     pairs.append((f"SimCLR, noise then breast (control){_ALL}", f"SimCLR{_ALL}"))
     for name, base in pairs:
