@@ -173,5 +173,5 @@ def test_bad_usage_is_one_line_and_2(recorder, tmp_path, capsys):
 def test_smoke_runs_an_arm_of_every_kind(tmp_path):
     assert reproduce.main(["simclr", "--work-dir", str(tmp_path)]) == 0
     rows = Results(tmp_path / "simclr/smoke/results.csv", simclr.METRICS).rows()
-    assert [row["status"] for row in rows] == ["done"] * len(simclr._SMOKE)
+    assert [row["status"] for row in rows] == ["done"] * len(simclr.SMOKE)
     assert all(row["accuracy_tile"] and row["knn_accuracy_tile"] for row in rows)

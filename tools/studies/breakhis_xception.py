@@ -23,7 +23,7 @@ from pathzoo.errors import ConfigError, DataError
 from pathzoo.evaluation.report import Predictions, read_predictions, write_evaluation
 from pathzoo.fileio import canonical_json, sha256_bytes, sha256_file
 from pathzoo.registry import DATASETS
-from studies.results import KEYS, Results, metric_columns, shown
+from studies.results import KEYS, Results, chosen_arms, chosen_seeds, metric_columns, shown
 
 #: (metric, level) of the columns in results.csv.
 METRICS = (
@@ -94,14 +94,9 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     setup()
     phantom = arguments.data_root == "phantom"
     weights = _weights_files(arguments.weights)
-    chosen = arms(arguments.scale, phantom)
-    if arguments.arms:
-        unknown = set(arguments.arms) - {arm.name for arm in chosen}
-        if unknown:
-            raise ConfigError(f"--arms: no arm {sorted(unknown)}; there are {[arm.name for arm in chosen]}")
-        chosen = tuple(arm for arm in chosen if arm.name in arguments.arms)
-    first = arguments.first_seed if arguments.first_seed is not None else (100 if phantom else 0)
-    for seed in range(first, first + arguments.seeds):
+    every = arms(arguments.scale, phantom)
+    chosen = chosen_arms(arguments, every, every)
+    for seed in chosen_seeds(arguments, phantom):
         for arm in chosen:
             root = _draw(folder, seed, arm.shuffled, arguments.scale) if phantom else Path(arguments.data_root)
             _run_arm(arm, seed, root, weights, arguments, results, folder)

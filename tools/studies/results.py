@@ -1,10 +1,13 @@
 """The rows of a study: a CSV that only grows, and the table that a README shows of it."""
 
 import csv
+import statistics
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pathzoo.errors import DataError
+from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import atomic_path, write_text
 
 #: What identifies a run. Two rows that agree in these are the same run.
@@ -82,6 +85,47 @@ def shown(row: dict[str, str], metric: str, level: str) -> str:
     low, high = row[name + "_low"], row[name + "_high"]
     interval = f" [{float(low):.3f}, {float(high):.3f}]" if low and high else ""
     return f"{float(row[name]):.3f}{interval}"
+
+
+def spread(values: Sequence[float], form: str = ".3f") -> str:
+    """Mean and standard deviation over seeds: `0.812 ± 0.020`, one value alone, or a dash."""
+    if not values:
+        return "–"
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{deviation}"
+
+
+def paired_gain(mine: dict[str, float], base: dict[str, float]) -> str:
+    """What `mine` has over `base` by seed: `+0.026 ± 0.007 (5 of 5 above 0)`, or a dash where no seed has both."""
+    gains = [mine[seed] - base[seed] for seed in sorted(set(mine) & set(base))]
+    if not gains:
+        return "–"
+    return f"{spread(gains, '+.3f')} ({sum(gain > 0 for gain in gains)} of {len(gains)} above 0)"
+
+
+def floats(rows: Sequence[dict[str, str]], name: str) -> list[float]:
+    """A column's figures, of the rows that have one."""
+    return [float(row[name]) for row in rows if row[name]]
+
+
+def chosen_arms(arguments: Namespace, arms: Sequence[Any], usual: Sequence[Any]) -> tuple[Any, ...]:
+    """The arms that `--arms` names, in the study's order, or the usual ones.
+
+    Raises:
+        ConfigError: A name that no arm has.
+    """
+    if not arguments.arms:
+        return tuple(usual)
+    unknown = set(arguments.arms) - {arm.name for arm in arms}
+    if unknown:
+        raise ConfigError(f"--arms: no arm {sorted(unknown)}; there are {[arm.name for arm in arms]}")
+    return tuple(arm for arm in arms if arm.name in arguments.arms)
+
+
+def chosen_seeds(arguments: Namespace, phantom: bool) -> range:
+    """`--seeds` seeds from `--first-seed` on; of a phantom from 100 on, since 0 to 4 are for development."""
+    first = arguments.first_seed if arguments.first_seed is not None else (100 if phantom else 0)
+    return range(first, first + arguments.seeds)
 
 
 def replace_table(readme: Path, table: str) -> None:

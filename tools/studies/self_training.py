@@ -24,12 +24,11 @@ from pathzoo.apis.options import parse_options
 from pathzoo.apis.setup import setup
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
-from pathzoo.errors import ConfigError
 from pathzoo.evaluation.functional.label_review import found_in_first
 from pathzoo.evaluation.label_review import review, review_source, swapped_on_purpose
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
-from studies.results import KEYS, Results, metric_columns
+from studies.results import KEYS, Results, chosen_arms, chosen_seeds, metric_columns
 from studies.self_training_table import table
 
 __all__ = ["ARMS", "METRICS", "Arm", "run", "table"]
@@ -102,14 +101,8 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """
     setup()
     phantom = arguments.data_root == "phantom"
-    chosen = _SMOKE if arguments.scale == "smoke" else ARMS
-    if arguments.arms:
-        unknown = set(arguments.arms) - {arm.name for arm in ARMS}
-        if unknown:
-            raise ConfigError(f"--arms: no arm {sorted(unknown)}; there are {[arm.name for arm in ARMS]}")
-        chosen = tuple(arm for arm in ARMS if arm.name in arguments.arms)
-    first = arguments.first_seed if arguments.first_seed is not None else (100 if phantom else 0)
-    for seed in range(first, first + arguments.seeds):
+    chosen = chosen_arms(arguments, ARMS, _SMOKE if arguments.scale == "smoke" else ARMS)
+    for seed in chosen_seeds(arguments, phantom):
         root = _draw(folder, seed, arguments.scale) if phantom else Path(arguments.data_root)
         for arm in chosen:
             _run_arm(arm, seed, root, arguments, results, folder)

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from studies.results import shown
+from studies.results import floats, paired_gain, shown, spread
 
 _FULL, _FEW = "supervised, 100 %", "supervised, 35 %"
 #: What the study prints: mIoU, F1, accuracy; whether micro or macro it does not say.
@@ -38,14 +38,14 @@ def _summary(rows: Sequence[Row]) -> str:
         if mine[0].get(f"{_FOUND}_region"):
             continue
         names = ("miou", "miou_micro", "f1", "f1_micro", "accuracy", "iou_benign", "iou_malignant")
-        cells = [_spread(_floats(mine, f"{name}_pixel")) for name in names]
+        cells = [spread(floats(mine, f"{name}_pixel")) for name in names]
         lines.append(
             "| " + " | ".join([arm, str(len(mine)), *cells, *_gain(arm, by_arm), _PRINTED.get(arm, "–")]) + " |"
         )
     found = [row for row in rows if row.get(f"{_FOUND}_region")]
     text = "\n".join(lines)
     if found:
-        shares = _floats(found, f"{_FOUND}_region")
+        shares = floats(found, f"{_FOUND}_region")
         each = ", ".join(f"{share:.0%}".replace("%", " %") for share in shares)
         text += (
             f"\n\nLabel review, {len(found)} seeds: of the regions whose classes were exchanged, "
@@ -64,10 +64,10 @@ def _gain(arm: str, by_arm: dict[str, list[Row]]) -> tuple[str, str]:
     seeds = sorted(set(few) & set(most) & set(mine))
     if not seeds:
         return "–", "–"
-    gains = [mine[seed] - few[seed] for seed in seeds]
+    gain = statistics.mean(mine[seed] - few[seed] for seed in seeds)
     distance = statistics.mean(most[seed] - few[seed] for seed in seeds)
-    closed = f"{statistics.mean(gains) / distance:.0%}".replace("%", " %") if distance > 0 else "– (no distance)"
-    return f"{_spread(gains, '+.3f')} ({sum(gain > 0 for gain in gains)} of {len(gains)} above 0)", closed
+    closed = f"{gain / distance:.0%}".replace("%", " %") if distance > 0 else "– (no distance)"
+    return paired_gain({seed: mine[seed] for seed in seeds}, few), closed
 
 
 def _every(rows: Sequence[Row]) -> str:
@@ -88,14 +88,3 @@ def _every(rows: Sequence[Row]) -> str:
             cells = [row["n_images"], row["n_patients"], *figures, each]
         lines.append("| " + " | ".join([row["data"], row["arm"], row["seed"], *cells]) + " |")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float], form: str = ".3f") -> str:
-    if not values:
-        return "–"
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{form}}{deviation}"
-
-
-def _floats(rows: Sequence[Row], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if row[name]]

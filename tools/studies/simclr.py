@@ -18,7 +18,6 @@ import hashlib
 import json
 import shutil
 from argparse import Namespace
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,11 @@ from pathzoo.apis.setup import setup
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
 from pathzoo.engine.checkpoint import chosen_checkpoint
-from pathzoo.errors import ConfigError
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
-from studies.results import Results, metric_columns
-from studies.simclr_table import FRACTIONS, table
+from studies.results import Results, chosen_arms, chosen_seeds, metric_columns
+from studies.simclr_arms import ARMS, SMOKE, Arm, Link
+from studies.simclr_table import table
 
 __all__ = ["ARMS", "METRICS", "Arm", "Link", "run", "table"]
 
@@ -74,74 +73,6 @@ _PRETEXT_BATCH = {"simclr": 48, "rotation": 24, "rotationjitter": 24}
 _PRETEXT_STEPS, _TRANSFER_STEPS, _TRANSFER_BATCH = 10, 5, 32
 
 
-@dataclass(frozen=True)
-class Link:
-    """One pretext run: "simclr", "rotation" or "rotationjitter" on a tissue."""
-
-    task: str
-    tissue: str = "breast"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One line of the table. `everything`: pretext tasks on breast see all of the training part, not the fraction's."""
-
-    method: str
-    chain: tuple[Link, ...]
-    fraction: float
-    everything: bool = False
-
-    @property
-    def name(self) -> str:
-        """`SimCLR, 5 %, pretext on all tiles`."""
-        end = ", pretext on all tiles" if self.everything else ""
-        return f"{self.method}, {self.fraction:.0%}".replace("%", " %") + end
-
-    @property
-    def tissues(self) -> tuple[str, ...]:
-        """What the arm needs the tiles of, breast first."""
-        return ("breast", *sorted({link.tissue for link in self.chain} - {"breast"}))
-
-
-_SIMCLR = Link("simclr")
-#: The study's four, then what the chain's first link does alone.
-_METHODS = {
-    "RotNet": (Link("rotation"),),
-    "RotNet + jitter": (Link("rotationjitter"),),
-    "SimCLR": (_SIMCLR,),
-    "SimCLR, kidney then breast": (Link("simclr", "kidney"), _SIMCLR),
-}
-_OTHERS = {
-    "SimCLR on kidney alone": (Link("simclr", "kidney"),),
-    "SimCLR on noise (control)": (Link("simclr", "noise"),),
-    "SimCLR, noise then breast (control)": (Link("simclr", "noise"), _SIMCLR),
-}
-#: As many pretext steps as the chain from kidney.
-_TWICE = "SimCLR, breast then breast (control)"
-ARMS = (
-    Arm("supervised", (), 1.0),
-    *(Arm("supervised", (), fraction) for fraction in FRACTIONS),
-    *(
-        Arm(method, chain, fraction, everything)
-        for everything in (False, True)
-        for method, chain in _METHODS.items()
-        for fraction in FRACTIONS
-    ),
-    *(
-        Arm(method, chain, fraction, everything=len(chain) > 1)
-        for method, chain in _OTHERS.items()
-        for fraction in FRACTIONS
-    ),
-    *(Arm(_TWICE, (_SIMCLR, _SIMCLR), fraction, everything) for everything in (False, True) for fraction in FRACTIONS),
-)
-#: One arm of every kind.
-_SMOKE = tuple(
-    arm
-    for arm in ARMS
-    if arm.fraction == FRACTIONS[-1] and (arm.method in ("supervised", "RotNet + jitter") or len(arm.chain) > 1)
-)
-
-
 def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """Runs every arm and seed that has no row yet.
 
@@ -150,14 +81,8 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """
     setup()
     phantom = arguments.data_root == "phantom"
-    chosen = _SMOKE if arguments.scale == "smoke" else ARMS
-    if arguments.arms:
-        unknown = set(arguments.arms) - {arm.name for arm in ARMS}
-        if unknown:
-            raise ConfigError(f"--arms: no arm {sorted(unknown)}; there are {[arm.name for arm in ARMS]}")
-        chosen = tuple(arm for arm in ARMS if arm.name in arguments.arms)
-    first = arguments.first_seed if arguments.first_seed is not None else (100 if phantom else 0)
-    for seed in range(first, first + arguments.seeds):
+    chosen = chosen_arms(arguments, ARMS, SMOKE if arguments.scale == "smoke" else ARMS)
+    for seed in chosen_seeds(arguments, phantom):
         tissues = tuple(dict.fromkeys(tissue for arm in chosen for tissue in arm.tissues))
         root = _draw(folder, seed, tissues, arguments.scale) if phantom else Path(arguments.data_root)
         runs = _Runs(root, seed, arguments, folder)

@@ -3,10 +3,13 @@
 import statistics
 from collections.abc import Sequence
 
+from studies.results import floats, paired_gain, spread
+
 #: Parts of the labels that the study takes.
 FRACTIONS = (0.05, 0.25, 0.5)
 _SUPERVISED = "supervised"
-_ALL = ", pretext on all tiles"
+#: How the name ends of an arm whose pretext tasks see all tiles of breast.
+ON_ALL = ", pretext on all tiles"
 #: Test accuracy in % and loss as the study prints them, at 5, 25, 50 % and at 100 %. A question mark: the print has a
 #: second reading (0.4001, 0.2765, 91.0).
 _PRINTED = {
@@ -47,15 +50,15 @@ def table(rows: list[Row]) -> str:
 def _grid(rows: Sequence[Row]) -> _Grid:
     grid: _Grid = {}
     for row in rows:
-        name, _, fraction = row["arm"].removesuffix(_ALL).rpartition(", ")
-        name += _ALL if row["arm"].endswith(_ALL) else ""
+        name, _, fraction = row["arm"].removesuffix(ON_ALL).rpartition(", ")
+        name += ON_ALL if row["arm"].endswith(ON_ALL) else ""
         grid.setdefault(name, {}).setdefault(fraction, []).append(row)
     return grid
 
 
 def _beside(grid: _Grid) -> str:
     """Accuracy (loss) of every arm and fraction, and the study's."""
-    shares = [*(_percent(fraction) for fraction in FRACTIONS), "100 %"]
+    shares = [*(percent(fraction) for fraction in FRACTIONS), "100 %"]
     lines = [
         "| arm | pretext tiles of breast | " + " | ".join(f"{share} | the study" for share in shares) + " |",
         "|---|---|" + "---|" * 2 * len(shares),
@@ -66,22 +69,22 @@ def _beside(grid: _Grid) -> str:
         figures = []
         for share, study in zip(shares, printed, strict=True):
             rows = cells.get(share, [])
-            loss = f" ({statistics.mean(_floats(rows, 'nll_tile')):.3f})" if rows else ""
-            figures += [_spread(_floats(rows, "accuracy_tile")) + loss, study]
+            loss = f" ({statistics.mean(floats(rows, 'nll_tile')):.3f})" if rows else ""
+            figures += [spread(floats(rows, "accuracy_tile")) + loss, study]
         lines.append("| " + " | ".join([method, tiles, *figures]) + " |")
     return "\n".join(lines)
 
 
 def _gains(grid: _Grid) -> str:
     """What each arm gains on another, by fraction."""
-    shares = [_percent(fraction) for fraction in FRACTIONS]
+    shares = [percent(fraction) for fraction in FRACTIONS]
     lines = ["| arm | on | " + " | ".join(shares) + " |", "|---|---|" + "---|" * len(shares)]
     pairs = [(name, _SUPERVISED) for name in grid if name != _SUPERVISED]
-    for end in ("", _ALL):
+    for end in ("", ON_ALL):
         pairs.append((f"SimCLR, kidney then breast{end}", f"SimCLR{end}"))
         pairs.append((f"SimCLR, kidney then breast{end}", f"SimCLR, breast then breast (control){end}"))
         pairs.append((f"RotNet + jitter{end}", f"SimCLR{end}"))
-    pairs.append((f"SimCLR, noise then breast (control){_ALL}", f"SimCLR{_ALL}"))
+    pairs.append((f"SimCLR, noise then breast (control){ON_ALL}", f"SimCLR{ON_ALL}"))
     for name, base in pairs:
         if name in grid and base in grid:
             cells = [_gain(grid[name].get(share, []), grid[base].get(share, [])) for share in shares]
@@ -95,13 +98,13 @@ def _gains(grid: _Grid) -> str:
 
 
 def _probes(grid: _Grid) -> str:
-    shares = [_percent(fraction) for fraction in FRACTIONS]
+    shares = [percent(fraction) for fraction in FRACTIONS]
     heads = " | ".join(f"{share}: linear | kNN" for share in shares)
     lines = [f"| vectors of | pretext tiles of breast | {heads} |", "|---|---|" + "---|" * 2 * len(shares)]
     for name, cells in grid.items():
         method, tiles = _split_name(name)
         figures = [
-            _spread(_floats(cells.get(share, []), f"{kind}_accuracy_tile"))
+            spread(floats(cells.get(share, []), f"{kind}_accuracy_tile"))
             for share in shares
             for kind in ("linear", "knn")
         ]
@@ -112,29 +115,16 @@ def _probes(grid: _Grid) -> str:
 
 def _gain(rows: Sequence[Row], base: Sequence[Row]) -> str:
     mine, theirs = ({row["seed"]: float(row["accuracy_tile"]) for row in part} for part in (rows, base))
-    gains = [mine[seed] - theirs[seed] for seed in sorted(set(mine) & set(theirs))]
-    if not gains:
-        return "–"
-    return f"{_spread(gains, '+.3f')} ({sum(gain > 0 for gain in gains)} of {len(gains)} above 0)"
+    return paired_gain(mine, theirs)
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    method = name.removesuffix(_ALL)
+    method = name.removesuffix(ON_ALL)
     if method == _SUPERVISED or method in ("SimCLR on kidney alone", "SimCLR on noise (control)"):
         return method, "none"
-    return method, "all" if name.endswith(_ALL) else "the fraction's"
+    return method, "all" if name.endswith(ON_ALL) else "the fraction's"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """`5 %`."""
     return f"{fraction:.0%}".replace("%", " %")
-
-
-def _spread(values: Sequence[float], form: str = ".3f") -> str:
-    if not values:
-        return "–"
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{form}}{deviation}"
-
-
-def _floats(rows: Sequence[Row], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if row[name]]

@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _EPS, _MOMENTUM = 1e-3, 0.03
 
@@ -128,13 +129,6 @@ def fuse_conv_bn(module: nn.Module) -> int:
     count = 0
     for unit in module.modules():
         if isinstance(unit, ConvUnit) and isinstance(unit.bn, nn.BatchNorm2d):
-            conv, bn = unit.conv, unit.bn
-            scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-            fused = nn.Conv2d(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=True
-            ).to(conv.weight)
-            fused.weight.copy_(conv.weight * scale[:, None, None, None])
-            fused.bias.copy_(bn.bias - bn.running_mean * scale)
-            unit.conv, unit.bn = fused.eval(), nn.Identity()
+            unit.conv, unit.bn = fuse_conv_bn_eval(unit.conv, unit.bn), nn.Identity()
             count += 1
     return count
