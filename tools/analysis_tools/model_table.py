@@ -18,6 +18,7 @@ _HEADLINES = (
     (("accuracy", "image"), "accuracy", "image", "images"),
     (("accuracy", "tile"), "accuracy", "tile", "tiles"),
     (("miou", "pixel"), "mIoU", "region", "regions"),
+    (("loss", "tile"), "validation loss of its pretext", "tile", "tiles"),
 )
 
 
@@ -50,11 +51,12 @@ def _cells(manifest: Manifest, folder: Path) -> list[str]:
     counts = manifest.training.counts.get("train") if manifest.training else None
     kind = "phantoms" if manifest.training and manifest.training.synthetic else "images"
     trained = f"{counts.images} {kind}, {counts.patients} patients" if counts else "not stated"
+    trained += "".join(f", begun with {parent.name}" for parent in manifest.parents)
     place = f"checkpoints/{manifest.name}/{manifest.version}/README.md"
     return [
         f"[{manifest.name}]({place})",
         manifest.task,
-        ", ".join(manifest.classes),
+        ", ".join(manifest.classes) or "none: vectors",
         takes,
         trained,
         _test(manifest),
