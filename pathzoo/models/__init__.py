@@ -1,20 +1,23 @@
 """Networks and their parts, by kind. Importing this package registers them.
 
-Those over hosts' models (mmseg, which is an optional dependency, and mmpretrain), slow to import, are imported and
-registered when first asked for.
+Those over hosts' models (mmseg and mmdet, which are optional dependencies, and mmpretrain), slow to import, are
+imported and registered when first asked for.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from pathzoo.models.backbones import TimmBackbone
+from pathzoo.models.backbones.yolov5_backbone import YOLOv5Backbone
 from pathzoo.models.losses import DiceLoss, PixelCrossEntropy
+from pathzoo.models.necks import YOLOv5PAFPN
 from pathzoo.models.rule_based import BlobDetector, ColorThresholdClassifier, ColorThresholdSegmenter
 
 if TYPE_CHECKING:
     from pathzoo.models.batched_colour import BatchedColourJitter
     from pathzoo.models.data_preprocessors import BatchedViews
     from pathzoo.models.decode_heads import UNetHead
+    from pathzoo.models.dense_heads.yolov5_head import YOLOv5Head
     from pathzoo.models.segmentors import ConsistencySegmentor
     from pathzoo.models.selfsup.rotation_pred import RotationHead, RotationPred
     from pathzoo.models.selfsup.simclr import NTXentHead, SimCLR
@@ -34,6 +37,9 @@ __all__ = [
     "SimCLR",
     "TimmBackbone",
     "UNetHead",
+    "YOLOv5Backbone",
+    "YOLOv5Head",
+    "YOLOv5PAFPN",
 ]
 
 #: name -> module that defines it, of what stands on a host's models, or on albumentations
@@ -46,7 +52,10 @@ _OVER_HOSTS = {
     "RotationPred": "pathzoo.models.selfsup.rotation_pred",
     "SimCLR": "pathzoo.models.selfsup.simclr",
     "UNetHead": "pathzoo.models.decode_heads",
+    "YOLOv5Head": "pathzoo.models.dense_heads.yolov5_head",
 }
+#: optional host -> the extra that brings it
+_EXTRAS = {"mmseg": "segmentation", "mmdet": "detection"}
 
 
 def __getattr__(name: str) -> Any:
@@ -58,9 +67,10 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(_OVER_HOSTS[name]), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "mmseg":
+        needed = _EXTRAS.get((error.name or "").partition(".")[0])
+        if needed is None:
             raise
-        raise ImportError(f"pathzoo.models.{name} needs mmsegmentation; install pathzoo[segmentation]") from error
+        raise ImportError(f"pathzoo.models.{name} needs mm{needed}; install pathzoo[{needed}]") from error
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,9 @@ BUILT_IN = {
     "pathzoo.PixelCrossEntropy": "pathzoo.models.losses.cross_entropy:PixelCrossEntropy",
     "pathzoo.TimmBackbone": "pathzoo.models.backbones.timm_backbone:TimmBackbone",
     "pathzoo.UNetHead": "pathzoo.models:UNetHead",  # by the package, which readies mmseg's import
+    "pathzoo.YOLOv5Backbone": "pathzoo.models.backbones.yolov5_backbone:YOLOv5Backbone",
+    "pathzoo.YOLOv5Head": "pathzoo.models:YOLOv5Head",
+    "pathzoo.YOLOv5PAFPN": "pathzoo.models.necks:YOLOv5PAFPN",
     "mmengine.ImgDataPreprocessor": "mmengine.model:ImgDataPreprocessor",
     "torch.BatchNorm2d": "torch.nn:BatchNorm2d",
     "torch.SyncBatchNorm": "torch.nn:SyncBatchNorm",

@@ -36,17 +36,21 @@ class LoadedModel:
 
     Args:
         manifest: What the model says about itself.
-        module: The network in eval mode, float32.
+        module: The network, float32; it is put into eval mode, and YOLOv5's normalisation folded into its
+            convolutions, in place.
         device: Where it computes, e.g. `cpu` or `cuda:0`.
     """
 
     def __init__(self, manifest: Manifest, module: "nn.Module", device: str = "cpu") -> None:
         import torch
 
+        from pathzoo.models.layers import fuse_conv_bn
+
         _require_supported(manifest)
         self.manifest = manifest
         self.device = torch.device(device)
         self.module = module.to(self.device).eval()
+        fuse_conv_bn(self.module)
         self.name, self.version, self.digest = manifest.name, manifest.version, manifest.digest
         self.task: str = manifest.task
         self.classes = manifest.classes

@@ -11,6 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+#: Width and height in pixels, of three anchors at the strides 8, 16 and 32: those that the release fitted to COCO.
+COCO_ANCHORS = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
 #: Sides of an object and of an anchor that answers for it differ by less than this factor.
 MOST_RATIO = 4.0
 

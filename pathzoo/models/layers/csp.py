@@ -3,7 +3,7 @@
 Written from published facts: cross-stage partial connections (Wang et al., CSPNet, CVPR Workshops 2020), spatial
 pyramid pooling (He et al., TPAMI 2015) with three pools in a row in the place of three side by side, SiLU (Elfwing et
 al., Neural Networks 2018), batch normalisation with eps 1e-3 and momentum 0.03. The parameter counts of the release say
-whether it came out right (tests/models/test_yolov5_network.py).
+whether it came out right (tests/models/test_yolov5_detector.py).
 """
 
 import math
