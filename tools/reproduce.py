@@ -4,7 +4,8 @@
 
 Every finished (arm, seed) appends a row, with digests of its config and its data, to `configs/STUDY/results.csv` (the
 smoke scale to a file in its work folder, since it measures nothing); a rerun skips rows that match. An arm whose
-initial weights could not be had reads "not run". The table in `configs/STUDY/README.md` is drawn from the rows.
+initial weights could not be had reads "not run". The table in `configs/STUDY/README.md` is drawn from the rows;
+those of an arm that were made with other settings than its newest are left out, and the table says so.
 """
 
 import argparse
@@ -33,7 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, help="0; for a phantom 100, since 0-4 are for development")
     parser.add_argument("--arms", nargs="+", help="only these arms")
     parser.add_argument("--weights", action="append", default=[], metavar="NETWORK=FILE", help="ImageNet weights")
-    parser.add_argument("--data-name", help="what the rows call the data (default: real, or phantom)")
+    parser.add_argument(
+        "--data-name",
+        help="what the rows call the data (default: real, or phantom; "
+        "a name that begins with phantom is of data that each seed draws anew)",
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="set in every arm's config")
     parser.add_argument("--keep", action="store_true", help="keep pseudo-labels and predictions once an arm is done")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/reproduce"))

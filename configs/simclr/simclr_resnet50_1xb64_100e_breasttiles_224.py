@@ -3,6 +3,7 @@
 Kim and Cho, "Self-supervised learning using different type of data within the domain for small-volume medical data
 learning". `parent=FILE` begins with a pretext run's backbone (kidney then breast); `label_fraction` takes the
 fraction's own tiles alone. ResNet-50 from ImageNet weights, as in the study.
+Views have 176 px: enlarged by 0.8, the least zoom, one needs 220 of a tile's 224 px.
 Command: python tools/train.py configs/simclr/CONFIG --cfg-options data_root=DIR parent=FILE, this file for CONFIG.
 Result: README.md.
 """

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
-from pathzoo.apis.signatures import accepted_keywords, resolve_type
+from pathzoo.apis.signatures import accepted_keywords, named_keywords, resolve_type
 from pathzoo.errors import ConfigError
 from pathzoo.nearest import did_you_mean
 from pathzoo.paths import configs_root, leaf_configs
@@ -215,7 +215,7 @@ def _new_keys(node: Any, path: str) -> set[str]:
         return {*_RUNNER_KEYS, *_OWN_KEYS, *(node.get("parameters") or {})}
     if isinstance(node, dict) and "type" in node:
         cls = resolve_type(node["type"], "type")
-        return set(accepted_keywords(cls) or ()) if cls else set()
+        return named_keywords(cls) if cls else set()
     return set((_RUNNER_KEYS.get(path) or "").split())
 
 

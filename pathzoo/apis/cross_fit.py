@@ -133,13 +133,14 @@ def deal_folds(dataset: Any, folds: int, seed: int) -> list[Split]:
     items = []
     for number, region in enumerate(dataset.regions):
         pixels = np.bincount(dataset.read_labels(number).reshape(-1), minlength=256)[: len(classes)]
-        items.append(SplitItem(region.item, split_label(pixels), region.sha256, region.patient))
+        label = split_label(pixels)
+        items.append(SplitItem(region.item, label, region.sha256, region.patient, slide=region.slide))
     dealt = deal_patients(items, [1 / folds] * folds, seed)
     unknown = sum(item.patient is None for item in items)
     splits = []
     for number in range(folds):
         rest = [item for other, part in enumerate(dealt) if other != number for item in part]
-        subsets = {"train": _subset(rest), "test": _subset(dealt[number])}
+        subsets = {"train": Subset.of(rest), "test": Subset.of(dealt[number])}
         parameters = {"k": folds, "fold": number}
         splits.append(Split("patient_kfold", subsets, classes, seed, parameters, "patient", unknown))
     return splits
@@ -261,7 +262,3 @@ def _finished(run: Path) -> bool:
         return json.loads((run / "train_run.json").read_text(encoding="utf-8"))["status"] == "finished"
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _subset(items: Sequence[SplitItem]) -> Subset:
-    return Subset({item.item: item.sha256 for item in items}, tuple(sorted({item.group for item in items})))

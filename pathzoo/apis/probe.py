@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from pathzoo.apis.checks import (
-    ANCESTOR_REMEDY,
-    ancestor_splits,
-    errors_of_the_config,
-    refuse_training_patients,
-    splits_beside,
-)
+from pathzoo.apis.checks import errors_of_the_config
 from pathzoo.apis.config import load_config
 from pathzoo.apis.embed import Embedder, embed_dataset, load_embedder, network_of
-from pathzoo.apis.run_record import recorded_start
+from pathzoo.apis.lineage import ancestors_of
+from pathzoo.apis.run_record import start_from
 from pathzoo.apis.setup import setup
 from pathzoo.datasets.splits import SCHEMES
 from pathzoo.errors import ConfigError, DataError
@@ -94,8 +89,9 @@ def probe(
             and report on all of them together. Small data sets need it: a fold of four patients says little.
 
     Returns:
-        `record`: `source`, `config`, `counts` by subset, and for "knn" and "linear" their settings and the metric
-        `rows` of the test subset. Of all folds: `counts` of "test" alone, `folds`, and "C" is a list, one for each.
+        `record`: `source`, `config`, `counts` by subset, `caveats` (which ancestors of the weights could not be held
+        against the test patients), and for "knn" and "linear" their settings and the metric `rows` of the test subset.
+        Of all folds: `counts` of "test" alone, `folds`, and "C" is a list, one for each.
 
     Raises:
         ConfigError: No classification config, a network that is not known, or `all_folds` of another split.
@@ -129,6 +125,7 @@ def probe(
             "chosen_by": first.chosen_by,
             "rows": _rows(linear, report),
         },
+        "caveats": sorted({text for part in judged for text in part.caveats}),
     }
     if all_folds:
         record["folds"] = len(judged)
@@ -147,6 +144,7 @@ class _Judged:
     k: int
     strength: float
     chosen_by: str
+    caveats: list[str]
 
 
 class _Vectors:
@@ -167,7 +165,7 @@ class _Vectors:
 
 def _judge(vectors: _Vectors, cfg: Config, k: int, temperature: float, seed: int) -> _Judged:
     datasets = _datasets(cfg)
-    _refuse_leaks(vectors.embedder, datasets)
+    caveats = _refuse_leaks(vectors.embedder, datasets)
     subsets = {name: vectors.of(dataset) for name, dataset in datasets.items()}
     classes = tuple(datasets["train"].metainfo["classes"])
     train, test = subsets["train"], subsets["test"]
@@ -183,7 +181,7 @@ def _judge(vectors: _Vectors, cfg: Config, k: int, temperature: float, seed: int
     )
     counts = {name: datasets[name].describe() for name in subsets}
     return _Judged(
-        subsets, counts, classes, near, plane.probs, min(k, len(train.labels)), plane.strength, plane.chosen_by
+        subsets, counts, classes, near, plane.probs, min(k, len(train.labels)), plane.strength, plane.chosen_by, caveats
     )
 
 
@@ -240,14 +238,15 @@ def _datasets(cfg: Config) -> dict[str, Any]:
     return datasets
 
 
-def _refuse_leaks(embedder: Embedder, datasets: Mapping[str, Any]) -> None:
-    folder = embedder.folder
-    if folder is None or embedder.record["source"] != "run":
-        return
-    seen = [*splits_beside(folder), *ancestor_splits(recorded_start(folder), folder)]
-    for name in ("val", "test"):
-        if name in datasets:
-            refuse_training_patients(datasets[name], seen, ANCESTOR_REMEDY)
+def _refuse_leaks(embedder: Embedder, datasets: Mapping[str, Any]) -> list[str]:
+    """Raises where the weights have seen who is judged on; returns what could not be compared."""
+    if embedder.folder is None:
+        return []
+    ancestors = ancestors_of(
+        start_from(embedder.record, embedder.folder, embedder.folder / "probe"), embedder.folder / "probe"
+    )
+    judged = [datasets[name] for name in ("val", "test") if name in datasets]
+    return [text for dataset in judged for text in ancestors.refuse(dataset)]
 
 
 def _report_arguments(cfg: Config, test: Embedded, classes: tuple[str, ...]) -> dict[str, Any]:

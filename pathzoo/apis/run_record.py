@@ -15,11 +15,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.model import PretrainedInit
 
 from pathzoo._version import __version__
 from pathzoo.datasets.file_search import any_phantom
 from pathzoo.errors import PathzooError
-from pathzoo.fileio import sha256_file
 
 _RECORDED = (
     "torch",
@@ -101,17 +101,24 @@ def config_record(config: Config) -> dict[str, str]:
 
 
 def initial_weights(config: Config) -> dict[str, Any]:
-    """Where the backbone's weights came from before training, as `train_run.json` names it.
+    """Where the weights came from before training, as `train_run.json` names it.
+
+    They come from `load_from` (the whole model), else from `model.backbone.pretrained`, else from the first
+    `init_cfg=dict(type="Pretrained", checkpoint=...)` in the model.
 
     Returns:
         `source`, and what tells that one from others:
 
         - random: nothing;
         - imagenet: `network`, timm's;
-        - file: `file` (name only) and `sha256`, of tensors that no training here made;
+        - file: `file` (name only) and `sha256` (None of an address), of tensors that no training here made;
         - run: of a training run's checkpoint `file`, `sha256`, `backbone` (see
-          `pathzoo.models.backbones.parent_weights.ParentWeights`) and `folder`, its run's, as seen from this run's;
+          `pathzoo.models.backbones.parent_weights.ParentWeights`) and `folder`, its run's, as seen from this run's; no
+          `folder` where the backbone was exported from it;
         - published: `name`, `version`, `sha256` (of the weights), `digest` (of the manifest), `licence`.
+
+        Of the last two also `input`, the mean, std and mpp of what the parent was trained on. And `partial` where the
+        config takes weights that fit in part, `whole` where the whole model was loaded.
 
         A run that goes on keeps what it said when it began: its weights are not asked for again.
 
@@ -122,20 +129,56 @@ def initial_weights(config: Config) -> dict[str, Any]:
     if config.get("resume"):
         begun = Path(config.get("load_from") or folder / "epoch_0.pth").parent
         return _as_seen_from(folder, recorded_start(begun), begun)
-    backbone = (config.get("model") or {}).get("backbone") or {}
+    if config.get("load_from"):
+        return _start_of_file(str(config.load_from), folder) | {"whole": True}
+    model = config.get("model") or {}
+    backbone = model.get("backbone") or {}
     pretrained = backbone.get("pretrained")
     if pretrained is None:
-        return {"source": "random"}
+        named = next(_named_by_init_cfg(model), None)
+        return {"source": "random"} if named is None else _start_of_file(named, folder)
     if pretrained == "imagenet":
         return {"source": "imagenet", "network": f"timm {backbone.get('name')}"}
     if getattr(backbone.get("type"), "__name__", str(backbone.get("type"))).rpartition(".")[2] != "TimmBackbone":
-        path = Path(pretrained)  # a host's own network takes what its host takes
-        return {"source": "file", "file": path.name, "sha256": sha256_file(path) if path.is_file() else None}
+        return _start_of_file(str(pretrained), folder)  # a host's own network takes what its host takes
     from pathzoo.models.backbones.parent_weights import read_parent
 
     parent = read_parent(pretrained)
-    start = parent.record | ({"folder": "."} if parent.record["source"] == "run" else {})
-    return _as_seen_from(folder, start, parent.folder)
+    partial = {"partial": True} if backbone.get("partial") else {}
+    return start_from(parent.record, parent.folder, folder) | partial
+
+
+def start_from(record: dict[str, Any], parents: Path, folder: Path) -> dict[str, Any]:
+    """A parent's record as a run in `folder` keeps it: of a run's checkpoint with the way to its folder, `parents`."""
+    if record["source"] != "run" or "exported" in record:
+        return dict(record)
+    return _as_seen_from(folder, record | {"folder": "."}, parents)
+
+
+def _start_of_file(name: str, folder: Path) -> dict[str, Any]:
+    """Of a checkpoint that a host loads, whatever network it is of: a path, or an address."""
+    from pathzoo.models.backbones.parent_weights import read_parent
+
+    path = Path(name)
+    if not path.is_file():
+        return {"source": "file", "file": path.name, "sha256": None}
+    parent = read_parent(path)
+    return start_from(parent.record, parent.folder, folder)
+
+
+def _named_by_init_cfg(model: Any) -> Iterator[str]:
+    """Checkpoints that `init_cfg` anywhere in a model's config lets mmengine load."""
+    if isinstance(model, dict):
+        given = model.get("init_cfg")
+        for one in given if isinstance(given, list | tuple) else [given]:
+            if isinstance(one, dict) and one.get("type") in ("Pretrained", PretrainedInit) and one.get("checkpoint"):
+                yield str(one["checkpoint"])
+        for key, value in model.items():
+            if key != "init_cfg":
+                yield from _named_by_init_cfg(value)
+    elif isinstance(model, list | tuple):
+        for value in model:
+            yield from _named_by_init_cfg(value)
 
 
 def _as_seen_from(folder: Path, start: dict[str, Any], other: Path) -> dict[str, Any]:

@@ -56,9 +56,19 @@ def accepted_keywords(cls: Callable) -> set[str] | None:
     Returns:
         None where anything is taken: a **kwargs that goes elsewhere than to a base class.
     """
+    names, is_open = _keywords(cls)
+    return None if is_open else names | _HOST_KEYWORDS
+
+
+def named_keywords(cls: Callable) -> set[str]:
+    """The keywords that `cls(...)` takes by name, also where it takes others besides."""
+    return _keywords(cls)[0] | _HOST_KEYWORDS
+
+
+def _keywords(cls: Callable) -> tuple[set[str], bool]:
+    """The names, and whether any other is taken too."""
     if not inspect.isclass(cls):
-        parameters, is_open = _parameters(cls)
-        return None if is_open else parameters | _HOST_KEYWORDS
+        return _parameters(cls)
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
@@ -66,8 +76,8 @@ def accepted_keywords(cls: Callable) -> set[str] | None:
         parameters, is_open = _parameters(vars(base)["__init__"])
         names |= parameters
         if not is_open:
-            return names | _HOST_KEYWORDS
-    return None
+            return names, False
+    return names, True
 
 
 def _parameters(function: Callable) -> tuple[set[str], bool]:

@@ -1,5 +1,6 @@
 """Trains by a config: what `tools/train.py` and `pathzoo train` call."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -9,24 +10,28 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 
 from pathzoo.apis import run_record
 from pathzoo.apis.checks import (
-    ancestor_splits,
     check_data_resolution,
     check_length,
     check_model_input,
     errors_of_the_config,
     model_input,
-    refuse_ancestors_patients,
+)
+from pathzoo.apis.config import load_config, set_options
+from pathzoo.apis.lineage import (
+    ancestors_of,
+    input_caveats,
     refuse_trained_split,
     refuse_training_patients,
     refuse_validation_on_test,
     splits_beside,
 )
-from pathzoo.apis.config import load_config, set_options
 from pathzoo.apis.setup import setup
 from pathzoo.apis.validation_metrics import KeepBestMetrics, write_validation_metrics
+from pathzoo.datasets.sampling import check_sampler
 from pathzoo.engine.checkpoint import latest_checkpoint
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import write_json
@@ -87,12 +92,14 @@ def train(
             _ = runner.train_loop, runner.val_loop  # builds the data sets: bad data ends the run here
         dataset = runner.train_dataloader.dataset
         _check_batches(cfg, runner.train_dataloader)
+        check_sampler(runner.train_dataloader, cfg.filename)
         _check_classes(cfg, dataset)
         check_data_resolution(cfg, dataset)
         _check_split(dataset, folder)
         start_weights = run_record.initial_weights(cfg)
-        _check_overlap(cfg, runner, start_weights)
+        caveats = _check_overlap(cfg, runner, start_weights)
         record = _record(cfg, runner, dataset, start_weights, command or sys.argv)
+        record["data"]["counts"].setdefault("caveats", []).extend(caveats)
 
         def begin() -> None:
             accept()
@@ -113,7 +120,8 @@ def train(
             raise
     if is_main_process():
         timings = {"setup_s": trained_from - started, "train_s": time.time() - trained_from}
-        write_json(folder / "train_run.json", record | {"status": "finished", "timings": timings})
+        done = {"status": "finished", "epochs_done": runner.epoch, "timings": timings}
+        write_json(folder / "train_run.json", record | done)
         write_validation_metrics(runner, folder)
     if launcher != "none":
         leave_group()
@@ -209,21 +217,25 @@ def _check_classes(cfg: Config, dataset: Any) -> None:
             )
 
 
-def _check_overlap(cfg: Config, runner: Any, start: Mapping[str, Any]) -> None:
+def _check_overlap(cfg: Config, runner: Any, start: Mapping[str, Any]) -> list[str]:
     """No patient of validation was trained on or is kept for testing.
 
-    Nor were any of val and test, by the runs that a checkpoint or the backbone's weights come from.
+    Nor were any of val and test, by the runs that a checkpoint or the backbone's weights come from. Returns what could
+    not be compared, and what of the input differs.
     """
     own = getattr(runner.train_dataloader.dataset, "split", None)
     if own is None:
-        return
+        return []
     if runner.val_loop:
         refuse_training_patients(runner.val_dataloader.dataset, [(own, "this run's split")])
         refuse_validation_on_test(runner.val_dataloader.dataset, own)
     if cfg.load_from:
         for split, source in splits_beside(Path(cfg.load_from).parent):
             refuse_trained_split(own, split, source)
-    refuse_ancestors_patients(own, ancestor_splits(start, Path(cfg.work_dir)))
+    caveats = ancestors_of(start, Path(cfg.work_dir)).refuse_split(own) + input_caveats(start, model_input(cfg))
+    for text in caveats:
+        print_log(text, logger="current", level=logging.WARNING)
+    return caveats
 
 
 def _keep_split(dataset: Any, folder: Path) -> None:

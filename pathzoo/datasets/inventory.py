@@ -20,13 +20,14 @@ from PIL import Image, ImageFile
 
 from pathzoo.datasets.pixel_modes import mode_problem
 from pathzoo.fileio import sha256_bytes
+from pathzoo.pixel_depth import channel_bits
 
 #: A file written within this many seconds before the scan is not remembered: it could change again within the
 #: resolution of its time stamp and look the same.
 _SETTLED_SECONDS = 2.0
 _PROGRESS_AFTER_SECONDS = 1.0
 #: Raised whenever `inspect_image` refuses more than before: what an older format remembers as sound may not be.
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,30 @@ def inspect_image(path: str | os.PathLike) -> ImageRecord:
 
     A PNG's chunk checksums are verified as well. JPEG has no checksum: changed bytes that still decode are not seen
     here, but by the digest that a saved split holds. A sound picture that the loader would refuse, since its pixels
-    have no plain RGB meaning (16-bit or float grey, CMYK), is an error too.
+    have no plain RGB meaning (16 bits per channel, float grey, CMYK), is an error too.
     """
     path = str(path)
     read = read_picture(path)
     if read.picture is None:
         return ImageRecord(path, read.sha256, None, None, read.error, read.missing)
-    problem = mode_problem(read.picture)
+    problem = mode_problem(read.picture, read.bits)
     if problem:
         return ImageRecord(path, read.sha256, None, None, problem)
     return ImageRecord(path, read.sha256, *read.picture.size, None)
 
 
 class ReadPicture(NamedTuple):
-    """A picture decoded to its end, or why it could not be: digest of the bytes, format, error, no such file."""
+    """A picture decoded to its end, or why it could not be: digest of the bytes, format, error, no such file, bits.
+
+    `bits` are those per channel in the file; decoded 16-bit colour has lost half of them.
+    """
 
     picture: Image.Image | None
     sha256: str | None
     kind: str | None = None
     error: str | None = None
     missing: bool = False
+    bits: int = 8
 
 
 def read_picture(path: str | os.PathLike) -> ReadPicture:
@@ -90,7 +95,7 @@ def read_picture(path: str | os.PathLike) -> ReadPicture:
         return ReadPicture(None, digest, error="empty file (0 bytes)")
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            kind = picture.format
+            kind, bits = picture.format, channel_bits(picture)
             picture.load()
         if kind == "PNG":  # load() skips the checksum of the pixel data
             with Image.open(io.BytesIO(data)) as again:
@@ -99,7 +104,7 @@ def read_picture(path: str | os.PathLike) -> ReadPicture:
         return ReadPicture(None, digest, error="not an image in any format that Pillow reads")
     except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error, ...
         return ReadPicture(None, digest, error=f"truncated or damaged ({_one_line(error)})")
-    return ReadPicture(picture, digest, kind)
+    return ReadPicture(picture, digest, kind, bits=bits)
 
 
 def scan_images(

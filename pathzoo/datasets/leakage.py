@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathzoo.datasets.official_holdout import slide_folder, straddling_patients
+from pathzoo.datasets.slide_names import beyond_names, same_slide, slide_key
 from pathzoo.datasets.split_schemes import UNKNOWN, SplitItem
 from pathzoo.errors import LeakageError
 
 if TYPE_CHECKING:
     from pathzoo.datasets.splits import Split
+
+_LEARNT_FROM = ("train", "unlabelled", "all")
+#: Whose patients nothing may be learnt from.
+KEPT_OUT = ("val", "val_unlabelled", "test")
 
 
 def check_leakage(split: "Split", items: Sequence[SplitItem] = ()) -> None:
@@ -20,10 +25,12 @@ def check_leakage(split: "Split", items: Sequence[SplitItem] = ()) -> None:
     bytes. `items` add what the file does not say: the patient of each image as the data has it now.
 
     Raises:
-        LeakageError: names the group and its subsets, or both files and their subsets.
+        LeakageError: names the group, or a slide of which not every patient is known, and its subsets; or both files
+            and their subsets.
     """
     if split.group_key != "image":
         _check_groups(split, items)
+        _check_slides(split, items)
     seen: dict[str, tuple[str, str]] = {}
     for subset, part in split.subsets.items():
         for item, sha256 in part.items.items():
@@ -44,25 +51,27 @@ def refuse_overlap(
 ) -> None:
     """Raises where images that are to be evaluated belong to what a model was trained on.
 
-    Trained on are the subsets train, unlabelled and all of `trained`. A patient counts by name where known, under the
-    group key "slide" a slide folder in its place, under "image" neither; identical bytes count always.
+    Trained on are the subsets train, unlabelled and all of `trained`; what is tested on may not be in its val either,
+    by which an epoch was chosen. A patient counts by name where known, else the slide; under the group key "slide" a
+    slide folder in the patient's place, under "image" neither; identical bytes count always.
 
     Args:
         trained: the split of the training run.
-        infos: data_info of each image to evaluate: item, patient (None where unknown), sha256.
-        subset: what is evaluated, for the message.
+        infos: data_info of each image to evaluate: item, patient and slide (None where unknown), sha256.
+        subset: what is evaluated.
         source: the training run's `splits.json`, for the message.
         remedy: what to do about it; by default, to evaluate with the options of the training.
 
     Raises:
         LeakageError: names the first patient, slide folder or image, in the order of `infos`, and counts the images.
     """
-    found = _shared(trained, infos, ("train", "unlabelled", "all"))
+    found = _shared(trained, infos, (*_LEARNT_FROM, *(("val",) if subset == "test" else ())))
+    remedy = remedy or "give the same fold and split options as the training run"
     if found:
         raise LeakageError(
-            f"subset {subset!r} holds {len(found)} images (of {len(infos)}) that the model was trained on by {source}, "
-            f"first: {found[0][1]}; {remedy or 'give the same fold and split options as the training run'} (patients "
-            "of another hospital who share a name only need another name in the patient column)"
+            f"subset {subset!r} holds {len(found)} images (of {len(infos)}) that the model was trained on, or its "
+            f"epoch chosen by, in {source}, first: {found[0][1]}; {remedy} (patients of another hospital who share a "
+            "name only need another name in the patient column)"
         )
 
 
@@ -142,14 +151,28 @@ def held_out_by(split: "Split", infos: Sequence[Mapping[str, Any]]) -> list[tupl
         split: of the task that is evaluated in the end.
         infos: data_info of each image, as in `refuse_overlap`.
     """
-    return _shared(split, infos, ("val", "val_unlabelled", "test"))
+    return _shared(split, infos, KEPT_OUT)
+
+
+def blind_to(split: "Split", infos: Sequence[Mapping[str, Any]], kept_out: bool) -> int:
+    """How many images could come from a split's patients without anybody noticing: their bytes alone are compared.
+
+    Args:
+        split: of the task that is evaluated, or of a training run.
+        infos: data_info of each image, as in `refuse_overlap`.
+        kept_out: compare with what the split keeps for validation and testing; else with what was learnt from it.
+    """
+    names = KEPT_OUT if kept_out else _LEARNT_FROM
+    parts = [part.origins for name, part in split.subsets.items() if name in names]
+    return beyond_names(infos, parts, by_patient=split.group_key == "patient")
 
 
 def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequence[str]) -> list[tuple[str, str]]:
-    """(item, why) of each image that belongs to one of the subsets, by patient, slide folder or bytes."""
+    """(item, why) of each image that belongs to one of the subsets, by patient, slide folder, slide or bytes."""
     seen = [(name, part) for name, part in split.subsets.items() if name in subsets]
     of_bytes = {sha256: (name, item) for name, part in seen for item, sha256 in part.items.items()}
     of_group = {group: name for name, part in seen for group in part.groups}
+    origins = {name: part.origins for name, part in seen} if split.group_key != "image" else {}
     found = []
     for info in infos:
         group = {"patient": info["patient"], "slide": slide_folder(info["item"])}.get(split.group_key)
@@ -159,6 +182,8 @@ def _shared(split: "Split", infos: Sequence[Mapping[str, Any]], subsets: Sequenc
         elif info["sha256"] in of_bytes:
             name, item = of_bytes[info["sha256"]]
             found.append((info["item"], f"{info['item']} has the bytes of {item} in {name!r}"))
+        elif (same := same_slide(info, origins)) is not None:
+            found.append((info["item"], f"slide {same[0]!r} ({info['item']}) stands in {same[1]!r}"))
     return found
 
 
@@ -177,6 +202,26 @@ def _check_groups(split: "Split", items: Sequence[SplitItem]) -> None:
             raise LeakageError(
                 f"{split.group_key} {group!r} stands in {' and in '.join(where.values())}: "
                 f"a {split.group_key} belongs to one subset; make the split anew or correct the patient column"
+            )
+
+
+def _check_slides(split: "Split", items: Sequence[SplitItem]) -> None:
+    """A slide on two sides where the patient of one of its images is not known: it is one patient's all the same."""
+    subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
+    of_slide: dict[str, list[SplitItem]] = defaultdict(list)
+    for item in items:
+        if item.slide and item.item in subset_of:
+            of_slide[slide_key(item.slide)].append(item)
+    for slide, own in sorted(of_slide.items()):
+        unknown = next((item for item in own if item.patient is None), None)
+        if unknown is None:
+            continue
+        where = side(subset_of[unknown.item])
+        known = next((item for item in own if item.patient is not None and side(subset_of[item.item]) != where), None)
+        if known:
+            raise LeakageError(
+                f"slide {slide!r} stands in {subset_of[known.item]} ({known.item}, patient {known.patient!r}) and in "
+                f"{subset_of[unknown.item]} ({unknown.item}, patient not known): fill the patient column"
             )
 
 

@@ -12,15 +12,19 @@ The file is an ordinary safetensors file (8 bytes of header length, a JSON heade
 | `tiles` | uint8 (N, H, W, 3) | RGB |
 | `text` | uint8 (n) | UTF-8 JSON: `items`, `patients`, `slides`, a list of N each (text, or null where not known) |
 
-Its metadata are texts: format "pathzoo.packed_tiles", version "1", n, classes (a JSON list), digest (SHA-256 over
-`sha256`), and phantom, "true" where drawn tissue is among the tiles. `pathzoo.datasets.packed_writer` writes it.
+Its metadata are texts: format "pathzoo.packed_tiles", version "2", n, classes (a JSON list), phantom ("true" where
+drawn tissue is among the tiles), tensors (a JSON object: SHA-256 of the bytes of every tensor but `tiles`, which has
+`sha256`) and digest: SHA-256 over n, the tiles' size, classes, phantom and tensors, so over pixels, names, patients,
+labels and places. `pathzoo.datasets.packed_writer` writes it.
+
+Version 1 had a digest of the pixels alone and is not read any more.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,9 +33,9 @@ from typing import Any
 import numpy as np
 
 from pathzoo.errors import ConfigError, DataError
-from pathzoo.fileio import sha256_bytes
+from pathzoo.fileio import canonical_json, sha256_bytes
 
-FORMAT, VERSION, SUFFIX = "pathzoo.packed_tiles", "1", ".safetensors"
+FORMAT, VERSION, SUFFIX = "pathzoo.packed_tiles", "2", ".safetensors"
 #: tensor -> (safetensors' name of its type, numpy's, what follows N in its shape); in the order of the file, which
 #: leaves every tensor at a multiple of its elements' size.
 COLUMNS: dict[str, tuple[str, str, tuple[int, ...]]] = {
@@ -73,6 +77,41 @@ class Layout:
         return {"__metadata__": metadata, **entries}
 
 
+def store_metadata(
+    n: int,
+    size: tuple[int, int],
+    classes: Sequence[str],
+    phantom: bool,
+    columns: Mapping[str, np.ndarray],
+    text: bytes,
+) -> dict[str, str]:
+    """The texts in the header of a store, with its digests.
+
+    Args:
+        n: tiles.
+        size: (width, height) of a tile in pixels.
+        classes: names of the labels.
+        phantom: whether drawn tissue is among the tiles.
+        columns: the tensors of `COLUMNS`.
+        text: the tensor `text`.
+    """
+    tensors = {name: sha256_bytes(columns[name].tobytes()) for name in COLUMNS} | {"text": sha256_bytes(text)}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "n": str(n),
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+        "phantom": "true" if phantom else "false",
+        "tensors": json.dumps(tensors),
+        "digest": _digest(n, size, classes, phantom, tensors),
+    }
+
+
+def _digest(n: int, size: tuple[int, int], classes: Sequence[str], phantom: bool, tensors: Mapping[str, str]) -> str:
+    content = {"n": n, "size": size, "classes": list(classes), "phantom": phantom, "tensors": dict(tensors)}
+    return sha256_bytes(canonical_json(content))
+
+
 class PackedTiles:
     """A store of tiles, open for reading; any number of processes may share it, and a pickled one opens again by path.
 
@@ -85,7 +124,9 @@ class PackedTiles:
         path: of the file.
         shape: (N, H, W, 3).
         classes: names of the labels, in order; empty where no tile has one.
-        digest: SHA-256 over the tiles' own digests: two stores with the same tiles in the same order have the same.
+        digest: SHA-256 over all that is in the store: two with the same tiles in the same order, of which the same is
+            known (names, patients, slides, labels, classes, resolutions, places, source files), have the same. Whether
+            pixels alone are the same is told by `sha256`.
         phantom: whether drawn tissue is among the tiles.
         labels: int16 (N), -1 without one.
         mpp: float32 (N), microns per pixel, NaN where not known.
@@ -94,7 +135,8 @@ class PackedTiles:
 
     Raises:
         ConfigError: no such file.
-        DataError: another kind of file, a newer format, a truncated file, or one whose digests do not belong together.
+        DataError: another kind of file, another version of the format, a truncated file, a header or a column (labels,
+            places, digests) that is not what was packed. Names are checked at their first use, pixels by `verify`.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -112,8 +154,13 @@ class PackedTiles:
         self.classes: tuple[str, ...] = tuple(json.loads(metadata["classes"]))
         self.digest: str = metadata["digest"]
         self.phantom: bool = metadata["phantom"] == "true"
-        if sha256_bytes(self.sha256.tobytes()) != self.digest:
-            raise DataError(f"{self.path}: its digests are not those that were written: copy it again or pack it anew")
+        self._digests: dict[str, str] = json.loads(metadata["tensors"])
+        n, height, width, _ = self.shape
+        if _digest(n, (width, height), self.classes, self.phantom, self._digests) != self.digest:
+            raise self._changed("header was")
+        for name, values in columns.items():
+            if sha256_bytes(values.tobytes()) != self._digests[name]:
+                raise self._changed(f"{name} was")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -137,8 +184,11 @@ class PackedTiles:
 
     @cached_property
     def _names(self) -> dict[str, tuple]:
+        text = self._text.tobytes()
+        if sha256_bytes(text) != self._digests["text"]:
+            raise self._changed("names (items, patients, slides) were")
         try:
-            names = json.loads(self._text.tobytes().decode("utf-8"))
+            names = json.loads(text.decode("utf-8"))
             found = {name: tuple(names[name]) for name in ("items", "patients", "slides")}
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{self.path}: its names are damaged: copy it again or pack it anew") from None
@@ -147,14 +197,18 @@ class PackedTiles:
         return found
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Reads every tile and holds its pixels against its digest.
+        """Reads every tile and holds its pixels against its digest, and the names against theirs.
+
+        The rest was held against its digests when the store was opened.
 
         Args:
             progress: called with (tiles read, tiles in all).
 
         Raises:
-            DataError: names the first tile whose pixels are not those it was packed with.
+            DataError: a name, patient or slide was changed; or names the first tile whose pixels are not those it was
+                packed with.
         """
+        _ = self._names
         for index in range(len(self)):
             if hashlib.sha256(self._tiles[index]).digest() != self.sha256[index].tobytes():
                 raise DataError(
@@ -163,6 +217,9 @@ class PackedTiles:
                 )
             if progress:
                 progress(index + 1, len(self))
+
+    def _changed(self, what: str) -> DataError:
+        return DataError(f"{self.path}: its {what} changed since it was packed: copy it again or pack it anew")
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -209,12 +266,15 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _checked_layout(path: Path, header: dict[str, Any], metadata: dict[str, str], start: int) -> Layout:
     version = metadata.get("version")
     if version != VERSION:
-        raise DataError(f"{path}: a store of version {version!r}, this pathzoo reads {VERSION}: update it or pack anew")
+        newer = str(version).isdecimal() and int(version) > int(VERSION)
+        remedy = "update pathzoo" if newer else "pack it again with tools/dataset_converters/pack_tiles.py"
+        raise DataError(f"{path}: a store of version {version}, this pathzoo reads {VERSION}: {remedy}")
     try:
         n, height, width, _ = header["tiles"]["shape"]
         layout = Layout.of(n, height, width, header["text"]["shape"][0])
         sound = layout.header(metadata) == {"__metadata__": metadata, **header} and metadata["n"] == str(n)
-        sound = sound and {"classes", "digest", "phantom"} <= set(metadata)
+        sound = sound and isinstance(json.loads(metadata["classes"]), list) and {"digest", "phantom"} <= set(metadata)
+        sound = sound and set(json.loads(metadata["tensors"])) == {*COLUMNS, "text"}
     except (KeyError, TypeError, ValueError):
         sound = False
     if not sound:

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pathzoo.datasets.packed_tiles import COLUMNS, FORMAT, SUFFIX, VERSION, Layout
+from pathzoo.datasets.packed_tiles import COLUMNS, SUFFIX, Layout, store_metadata
 from pathzoo.errors import ConfigError, DataError, OutputError
-from pathzoo.fileio import atomic_path, sha256_bytes
+from pathzoo.fileio import atomic_path
 
 #: What the header may still grow by once it is known how long the text is.
 _SPARE = 64
@@ -72,8 +72,8 @@ class PackedWriter:
         self._items: dict[str, None] = {}
         self._patients: list[str | None] = []
         self._slides: list[str | None] = []
-        # The header stands before the tiles, but its digest is known after them: room is kept, and filled with spaces.
-        self._room = -(-(len(self._header("0" * 64, 0)) + _SPARE) // 8) * 8
+        # The header stands before the tiles, but its digests are known after them: room is kept, filled with spaces.
+        self._room = -(-(len(self._header(b"")) + _SPARE) // 8) * 8
         file.seek(self._start + self._layout(0).tensors["tiles"][0])
 
     def add(
@@ -129,7 +129,7 @@ class PackedWriter:
         self._slides.append(slide)
 
     def finish(self) -> None:
-        """Writes what is known only now: names, columns, digest.
+        """Writes what is known only now: names, columns, digests.
 
         Raises:
             DataError: fewer tiles than announced.
@@ -139,12 +139,12 @@ class PackedWriter:
         names = {"items": list(self._items), "patients": self._patients, "slides": self._slides}
         text = json.dumps(names, ensure_ascii=False, separators=(",", ":")).encode()
         self._file.write(text)
-        layout, digest = self._layout(len(text)), sha256_bytes(self._columns["sha256"].tobytes())
+        layout = self._layout(len(text))
         for name, values in self._columns.items():
             self._file.seek(self._start + layout.tensors[name][0])
             self._file.write(values.tobytes())
         self._file.seek(0)
-        self._file.write(self._room.to_bytes(8, "little") + self._header(digest, len(text)).ljust(self._room))
+        self._file.write(self._room.to_bytes(8, "little") + self._header(text).ljust(self._room))
         self._file.flush()
 
     @property
@@ -154,13 +154,6 @@ class PackedWriter:
     def _layout(self, text: int) -> Layout:
         return Layout.of(self._n, self._size[1], self._size[0], text)
 
-    def _header(self, digest: str, text: int) -> bytes:
-        metadata = {
-            "format": FORMAT,
-            "version": VERSION,
-            "n": str(self._n),
-            "classes": json.dumps(list(self._classes), ensure_ascii=False),
-            "digest": digest,
-            "phantom": "true" if self._phantom else "false",
-        }
-        return json.dumps(self._layout(text).header(metadata), ensure_ascii=False).encode()
+    def _header(self, text: bytes) -> bytes:
+        metadata = store_metadata(self._n, self._size, self._classes, self._phantom, self._columns, text)
+        return json.dumps(self._layout(len(text)).header(metadata), ensure_ascii=False).encode()

@@ -56,6 +56,8 @@ class PseudoLabelled(Dataset):
     """
 
     subset = "train"
+    #: As SplitDataset has it.
+    draws_by_epoch = True
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ def split_item(entry: dict[str, Any]) -> SplitItem:
     region, pixels = entry["region"], entry["pixels"]
     label = -1 if pixels is None else split_label(pixels)
     shown = tuple(index for index, count in enumerate(pixels or ()) if count)
-    return SplitItem(region.item, label, region.sha256, region.patient, shown)
+    return SplitItem(region.item, label, region.sha256, region.patient, shown, region.slide)
 
 
 def split_label(pixels: Sequence[int]) -> int:

@@ -1,11 +1,14 @@
 """Which item is drawn when, and with which random numbers, whatever the number of ranks and workers."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Sized
+from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.logging import print_log
 
 from pathzoo.errors import ConfigError
 from pathzoo.registry import DATA_SAMPLERS
@@ -97,3 +100,42 @@ class SeededSampler(DefaultSampler):
         generator.manual_seed(self.seed + number)
         order: list[int] = torch.randperm(len(self.dataset), generator=generator).tolist()
         return order
+
+
+def check_sampler(loader: Any, source: str) -> None:
+    """What draws by the epoch is told the epoch, or every epoch of a training would be augmented alike.
+
+    Data sets say by `draws_by_epoch = True` that they take their random numbers from the epoch of a `SampleIndex`.
+    Wrappers such as mmengine's RepeatDataset hand on plain indices whatever the sampler: that is told in the log.
+
+    Args:
+        loader: A training loader with dataset, sampler and batch_sampler, as torch's DataLoader.
+        source: The config's name, for the message.
+
+    Raises:
+        ConfigError: A sampler that is no `SeededSampler` before such a data set.
+    """
+    dataset = loader.dataset
+    if not getattr(dataset, "draws_by_epoch", False):
+        if any(getattr(inner, "draws_by_epoch", False) for inner in _wrapped(dataset)):
+            text = (
+                f"{type(dataset).__name__} hands on plain indices: every epoch augments a picture in the same way. "
+                "samples_per_epoch=N of SeededSampler lengthens an epoch without a wrapper"
+            )
+            print_log(text, logger="current", level=logging.WARNING)
+        return
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)  # of a batch sampler torch keeps no other
+    if not isinstance(sampler, SeededSampler):
+        raise ConfigError(
+            f"{source}: train_dataloader.sampler: {type(sampler).__name__} hands out plain indices, upon which "
+            f"{type(dataset).__name__} would augment and cut a picture in the same way in every epoch; name "
+            "pathzoo.datasets.sampling.SeededSampler, or a class derived from it"
+        )
+
+
+def _wrapped(dataset: Any) -> Iterator[Any]:
+    """The data sets beneath a wrapper, at any depth."""
+    for inner in (getattr(dataset, "dataset", None), *(getattr(dataset, "datasets", None) or ())):
+        if inner is not None:
+            yield inner
+            yield from _wrapped(inner)

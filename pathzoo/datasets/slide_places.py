@@ -23,6 +23,8 @@ _MASK_MPP, _MASK_SIZE = 8.0, 1024
 _LARGEST_HOLE = 64.0**2
 #: Slides that a process keeps open at once.
 _OPEN_SLIDES = 32
+#: So much of a pixel may be lacking, since resolutions are rounded in files.
+_ROUNDING = 0.01
 _FINGERPRINT_BYTES = 1 << 20
 
 
@@ -42,31 +44,45 @@ class TissuePlaces:
         mpp: microns per pixel of the tiles; None reads level 0 as it is.
         seed: another seed, other places.
         slide_mpp: microns per level-0 pixel; takes the place of what the file states.
+        smallest: where the slide is smaller than `size`, tiles are as large as its shorter side, down to so many pixels
+            of `mpp`; None for `size`, not smaller at all.
 
     Attributes:
+        size: side of a tile in pixels of `mpp`, as it came out.
         side: side of a tile in level-0 pixels.
         mpp: microns per pixel of the tiles as they are read, None where the slide's is not known.
         tiles: how many tiles would cover the tissue, above 0: what slides are weighted by.
         mask_scale: level-0 pixels per pixel of the mask, (x, y).
 
     Raises:
-        SlideError: the slide cannot be read, its resolution is not known, or it is too coarse for `mpp`.
+        SlideError: the slide cannot be read (over 8 bits per channel, say), its resolution is not known, or it is too
+            coarse for `mpp`.
         DataError: no tissue on it, or it is smaller than a tile.
     """
 
     def __init__(
-        self, path: str | os.PathLike, size: int, mpp: float | None, seed: int = 0, slide_mpp: float | None = None
+        self,
+        path: str | os.PathLike,
+        size: int,
+        mpp: float | None,
+        seed: int = 0,
+        slide_mpp: float | None = None,
+        smallest: int | None = None,
     ) -> None:
-        self.path, self.size, self.seed, self._wanted, self._slide_mpp = Path(path), size, seed, mpp, slide_mpp
+        self.path, self.seed, self._wanted, self._slide_mpp = Path(path), seed, mpp, slide_mpp
         with Slide(path, slide_mpp) as slide:
             self.mpp = slide.mpp if mpp is None else slide.resolve_mpp(mpp)
-            self.side = size if mpp is None else size * self.mpp / slide.mpp
+            scale = 1.0 if mpp is None else self.mpp / slide.mpp
             self.dimensions = slide.dimensions
-            if min(self.dimensions) < self.side:
+            # A resolution that a file states as a fraction leaves 99.99 where 100 pixels are meant.
+            largest, needed = int(min(self.dimensions) / scale + _ROUNDING), size if smallest is None else smallest
+            if largest < needed:
                 raise DataError(
-                    f"{path}: {self.dimensions[0]} x {self.dimensions[1]} px, smaller than a tile of {size} px "
-                    f"({self.side:.0f} of its own): leave it out, or take smaller tiles"
+                    f"{path}: {self.dimensions[0]} x {self.dimensions[1]} px, smaller than a tile of {needed} px "
+                    f"({needed * scale:.0f} of its own): leave it out, or take smaller tiles"
                 )
+            self.size = min(size, largest)
+            self.side = self.size * scale
             mask = self._find_tissue(slide)
         if not mask.any():
             raise DataError(f"{path}: no tissue was found on it: leave it out, or list its tiles in a CSV")
@@ -87,7 +103,7 @@ class TissuePlaces:
             (column, row), draws[1:], self.mask_scale, self._origin, self.dimensions, strict=True
         ):
             corner = first + (cell + part) * scale - self.side / 2
-            place.append(int(min(max(0.0, corner), length - self.side)))
+            place.append(int(max(0.0, min(corner, length - self.side))))
         return place[0], place[1]
 
     def read(self, x: int, y: int) -> RGB:
@@ -133,13 +149,18 @@ class SlideRecord:
 
 
 def survey_slides(
-    infos: Sequence[Mapping[str, Any]], size: int, mpp: float | None, seed: int, workers: int | None = None
+    infos: Sequence[Mapping[str, Any]],
+    size: int,
+    mpp: float | None,
+    seed: int,
+    workers: int | None = None,
+    smallest: int | None = None,
 ) -> list[SlideRecord]:
     """Looks for tissue on slides, in threads and with a bar where it takes over a second.
 
     Args:
         infos: img_path and mpp (None for what the file states) of each.
-        size, mpp, seed: as in `TissuePlaces`.
+        size, mpp, seed, smallest: as in `TissuePlaces`.
         workers: threads; None for one per core, at most 16.
 
     Returns:
@@ -149,7 +170,8 @@ def survey_slides(
 
     def survey(path: str) -> SlideRecord:
         try:
-            return SlideRecord(path, slide_fingerprint(path), TissuePlaces(path, size, mpp, seed, own[path]))
+            places = TissuePlaces(path, size, mpp, seed, own[path], smallest)
+            return SlideRecord(path, slide_fingerprint(path), places)
         except PathzooError as error:
             return SlideRecord(path, None, None, error)
 

@@ -38,6 +38,8 @@ class SplitDataset(BaseDataset):
         ConfigError: an argument out of its choices.
     """
 
+    #: Training needs a sampler that tells the epoch; see `pathzoo.datasets.sampling.check_sampler`.
+    draws_by_epoch = True
     #: How pictures are told their resolution, for messages.
     mpp_remedy = "fill the column mpp, or give the dataset mpp=..."
 

@@ -32,6 +32,7 @@ class SplitItem:
         sha256: of its bytes.
         patient: None where unknown. A synthetic image or a pseudo-labelled one carries its parent's patient.
         shown: class indices that it shows, where an image shows several and is dealt by one of them.
+        slide: the slide that it was cut from; None where unknown.
     """
 
     item: str
@@ -39,6 +40,7 @@ class SplitItem:
     sha256: str
     patient: str | None = None
     shown: tuple[int, ...] = ()
+    slide: str | None = None
 
     def shows(self, label: int) -> bool:
         """Whether the image is, or holds something, of this class."""

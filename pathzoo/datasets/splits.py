@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pathzoo.datasets.leakage import caveats, check_leakage, first_names, group_of, refuse_tested
+from pathzoo.datasets.leakage import KEPT_OUT, caveats, check_leakage, first_names, group_of, refuse_tested
 from pathzoo.datasets.official_holdout import deal_official
+from pathzoo.datasets.slide_names import Origins
 from pathzoo.datasets.split_config import SCHEMES, checked_scheme
 from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_named, deal_patients, take_fraction
 from pathzoo.errors import ConfigError, DataError
@@ -34,8 +35,6 @@ from pathzoo.fileio import canonical_json, sha256_bytes, write_json
 
 __all__ = ["SCHEMES", "Split", "SplitItem", "SplitWarning", "Subset", "caveats", "check_leakage", "resolve_split"]
 
-#: Whose patients nothing may be learnt from.
-_EVALUATED = ("val", "val_unlabelled", "test")
 _GROUP_KEY = {"official_slide_groups": "slide", "by_image_leaky": "image"}
 _FIELDS = ("format", "scheme", "seed", "group_key", "parameters", "classes", "n_unknown_patients_items", "subsets")
 
@@ -46,10 +45,23 @@ class SplitWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Subset:
-    """Images of one role: item -> SHA-256 of its bytes, and the groups (patients, slide folders) they come from."""
+    """Images of one role: item -> SHA-256 of its bytes, and the groups (patients, slide folders) they come from.
+
+    `origins`, their slides and how many tell neither slide nor patient, is None in files of earlier versions.
+    """
 
     items: Mapping[str, str]
     groups: tuple[str, ...] = ()
+    origins: Origins | None = None
+
+    @classmethod
+    def of(cls, items: Sequence[SplitItem], key: str = "patient") -> "Subset":
+        """Of images that are kept together by `key`: "patient", "slide", or "image" for not at all."""
+        return cls(
+            {item.item: item.sha256 for item in items},
+            () if key == "image" else tuple(sorted({group_of(item, key) for item in items})),
+            Origins.of((item.slide, item.patient) for item in items),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,19 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of everything else: two splits are the same when their digests are."""
+        """SHA-256 of the canonical JSON of everything else: two splits are the same when their digests are.
+
+        Where images come from is no part of it: a slide's name that is filled in later makes no other split.
+        """
         return sha256_bytes(canonical_json(self._content()))
 
     def save(self, path: str | Path) -> None:
         """Writes `splits.json`, whole or not at all. It names patients: keep it with the data, never publish it."""
-        write_json(path, {**self._content(), "digest": self.digest})
+        content = self._content()
+        for name, part in self.subsets.items():
+            if part.origins is not None:
+                content["subsets"][name]["origins"] = part.origins.to_json()
+        write_json(path, {**content, "digest": self.digest})
 
     @classmethod
     def load(cls, path: str | Path) -> "Split":
@@ -106,11 +125,15 @@ class Split:
         if missing:
             raise DataError(f"{path}: the field {missing[0]!r} is missing: restore the file or make the split anew")
         digest = content.pop("digest")
+        origins = _taken_origins(content["subsets"], path)
         if sha256_bytes(canonical_json(content)) != digest:
             raise DataError(f"{path} was changed after it was saved (its digest differs): restore it or split anew")
         return cls(
             scheme=content["scheme"],
-            subsets={name: Subset(part["items"], tuple(part["groups"])) for name, part in content["subsets"].items()},
+            subsets={
+                name: Subset(part["items"], tuple(part["groups"]), origins[name])
+                for name, part in content["subsets"].items()
+            },
             classes=tuple(content["classes"]),
             seed=content["seed"],
             parameters=content["parameters"],
@@ -125,6 +148,15 @@ class Split:
         }
         values = (1, self.scheme, self.seed, self.group_key, dict(self.parameters), list(self.classes))
         return dict(zip(_FIELDS, (*values, self.n_unknown_patients_items, subsets), strict=True))
+
+
+def _taken_origins(subsets: dict[str, Any], path: str | Path) -> dict[str, Origins | None]:
+    """Takes what the digest does not cover out of a split file's subsets."""
+    try:
+        taken = {name: part.pop("origins", None) for name, part in subsets.items()}
+        return {name: None if one is None else Origins(**one) for name, one in taken.items()}
+    except (AttributeError, TypeError) as error:
+        raise DataError(f"{path} is not a split file (subsets: {error}): make the split anew") from None
 
 
 def resolve_split(
@@ -228,19 +260,12 @@ def _make(
             dealt[name] = [item for item in dealt[name] if item.item in kept]
     key = _GROUP_KEY.get(scheme, "patient")
     if unlabelled:
-        kept_out = {group_of(item, key): name for name in _EVALUATED for item in dealt.get(name, ())}
+        kept_out = {group_of(item, key): name for name in KEPT_OUT for item in dealt.get(name, ())}
         if not leave_out_tested:
             refuse_tested(unlabelled, kept_out, key)
         rest = [item for item in unlabelled if key == "image" or group_of(item, key) not in kept_out]
         dealt["unlabelled"] = sorted([*dealt.get("unlabelled", ()), *rest], key=lambda item: item.item)
-    subsets = {
-        name: Subset(
-            {item.item: item.sha256 for item in part},
-            () if key == "image" else tuple(sorted({group_of(item, key) for item in part})),
-        )
-        for name, part in dealt.items()
-        if part
-    }
+    subsets = {name: Subset.of(part, key) for name, part in dealt.items() if part}
     unknown = sum(item.patient is None for item in (*items, *unlabelled))
     # A key that came later and changes nothing leaves the digests of earlier splits as they are.
     silent = {"seed"} | ({"val_label_fraction"} if values.get("val_label_fraction") == 1 else set())

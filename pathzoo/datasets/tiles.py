@@ -137,7 +137,7 @@ class TileClassification(SplitDataset):
         pairs = self._sound(infos, records)
         classes = self._resolve_classes([info for info, _ in pairs])
         kept = [self._data_info(info, record, classes) for info, record in pairs]
-        items = [SplitItem(i["item"], i["gt_label"], i["sha256"], i["patient"]) for i in kept]
+        items = [SplitItem(i["item"], i["gt_label"], i["sha256"], i["patient"], slide=i["slide"]) for i in kept]
         self._split = resolve_split(items, self._wanted_split, classes, left_out)
         self._caveats = caveats(self._split, items)
         kept = self._select(kept)

@@ -45,9 +45,10 @@ class UnlabelledTiles(SplitDataset):
     sample_seed; of a tile from a slide also x and y, its corner in level-0 pixels. There is no gt_label.
 
     Up to `window` pixels a side, img is all of a picture or stored tile, beyond that a window at a place drawn by
-    sample_seed; from a slide it is always a whole window. An epoch has every picture and stored tile once, or
-    `tiles_per_epoch` draws, with replacement, in which every whole tile of tissue is as likely as any other: a picture
-    counts as often as tiles of `size` lie side by side in it, a slide as often as they would on its tissue.
+    sample_seed; from a slide it is a whole window, from one that is smaller a square of its shorter side. An epoch has
+    every picture and stored tile once, or `tiles_per_epoch` draws, with replacement, in which every whole tile of
+    tissue is as likely as any other: a picture counts as often as tiles of `size` lie side by side in it, a slide as
+    often as they would on its tissue.
 
     A large picture is decoded whole for each window: thousands of them are better packed into tiles once
     (tools/dataset_converters/pack_tiles.py).
@@ -63,8 +64,9 @@ class UnlabelledTiles(SplitDataset):
         val_share: part of the tiles that validates the pretext, 0 to below 1. Patients stay whole; tiles whose patient
             is not known stay together by slide, else by file.
         split_seed: of who is in `val_share`.
-        held_out: a `splits.json` of the task that will be tested: its patients and pictures of val and test, by name
-            and by bytes, may not be learnt from.
+        held_out: a `splits.json` of the task that will be tested: its patients, slides and pictures of val and test, by
+            name and by bytes, may not be learnt from. What tells neither patient nor slide is compared by bytes alone,
+            and a caveat of `describe` says so.
         leave_out_tested: leave those out, where they would be an error.
         on_bad_image: "error" names a damaged picture or slide; "skip" leaves it out, logs it and lists it in
             `skipped`. A damaged store is an error always.
@@ -142,8 +144,11 @@ class UnlabelledTiles(SplitDataset):
 
     @property
     def data_digest(self) -> str:
-        """SHA-256 over (item, digest) of every picture, slide (`slide_fingerprint`) and stored tile of this subset."""
-        return sha256_bytes(canonical_json(sorted([info["item"], info["sha256"]] for info in self._entries())))
+        """SHA-256 over (item, digest) of every picture, slide (`slide_fingerprint`) and stored tile of this subset.
+
+        The digest of a stored tile is that of its pixels: one file may have been cut and resampled in many ways.
+        """
+        return sha256_bytes(canonical_json(sorted([info["item"], self._content(info)] for info in self._entries())))
 
     @property
     def synthetic(self) -> bool:
@@ -166,7 +171,7 @@ class UnlabelledTiles(SplitDataset):
             "n_held_out": self.n_held_out,
             "split": self.split.scheme,
             "split_digest": self.split.digest,
-            "caveats": [],
+            "caveats": list(self._caveats),
         }
 
     def load_data_list(self) -> list[dict]:
@@ -185,7 +190,11 @@ class UnlabelledTiles(SplitDataset):
         found += self._surveyed(slides)
         order = {info["item"]: number for number, info in enumerate(infos)}
         found.sort(key=lambda info: order[info["item"]])
-        rest = found if self.held_out is None else not_held_out(found, self.held_out, self.leave_out_tested)
+        rest, self._caveats = found, []
+        if self.held_out is not None:
+            rest, self._caveats = not_held_out(found, self.held_out, self.leave_out_tested)
+        for text in self._caveats:
+            print_log(f"{text}; name patients or slides in a table", logger="current", level=logging.WARNING)
         self.n_held_out = len(found) - len(rest)
         kept = [fitted(info, self.size, self.mpp) for info in rest]
         self._split = split_by_share(kept, self.val_share if self.subset != "all" else 0.0, self.split_seed)
@@ -253,6 +262,11 @@ class UnlabelledTiles(SplitDataset):
         picture = self._stores[info["img_path"]][info["row"]] if stored else read_rgb(info["img_path"])
         return cut_window(picture, self.window, info["ratio"], info["sample_seed"])
 
+    def _content(self, info: Mapping[str, Any]) -> str:
+        if info["kind"] == "stored":
+            return self._stores[info["img_path"]].sha256[info["row"]].tobytes().hex()
+        return info["sha256"]
+
     def _resolution(self, info: Mapping[str, Any]) -> float | None:
         if info["kind"] == "slide":
             return self._places[info["img_path"]].mpp
@@ -261,7 +275,8 @@ class UnlabelledTiles(SplitDataset):
     def _surveyed(self, slides: Sequence[dict]) -> list[dict]:
         """The slides that can be read; the others are an error, or join `skipped`."""
         found = []
-        for info, record in zip(slides, survey_slides(slides, self.window, self.mpp, self.seed), strict=True):
+        surveyed = survey_slides(slides, self.window, self.mpp, self.seed, smallest=self.size)
+        for info, record in zip(slides, surveyed, strict=True):
             if record.places is None:
                 if self.on_bad_image == "error":
                     raise record.failure
@@ -269,7 +284,7 @@ class UnlabelledTiles(SplitDataset):
                 print_log(f"skipped {record.error}", logger="current", level=logging.WARNING)
                 continue
             self._places[info["img_path"]] = record.places
-            tiles = record.places.tiles * (self.window / self.size) ** 2
+            tiles = record.places.tiles * (record.places.size / self.size) ** 2
             found.append(info | {"sha256": record.sha256, "ratio": 1.0, "tiles": tiles})
         return found
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pathzoo.datasets.leakage import held_out_by
+from pathzoo.datasets.leakage import blind_to, held_out_by
 from pathzoo.datasets.splits import Split
 from pathzoo.datasets.tile_windows import pixel_ratio, size_at, whole_tiles
 from pathzoo.errors import DataError, LeakageError
@@ -34,19 +34,25 @@ def fitted(info: Mapping[str, Any], size: int, mpp: float | None) -> dict[str, A
     return {**info, "ratio": ratio, "tiles": whole_tiles(info["width"], info["height"], ratio, size)}
 
 
-def not_held_out(infos: Sequence[dict[str, Any]], held_out: str | Path, leave_out: bool) -> list[dict[str, Any]]:
+def not_held_out(
+    infos: Sequence[dict[str, Any]], held_out: str | Path, leave_out: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The infos of what another task's split does not keep for validation or testing.
 
     Args:
-        infos: item, patient, sha256 of each tile.
+        infos: item, patient, slide, sha256 of each tile.
         held_out: the task's `splits.json`.
         leave_out: leave the others out; otherwise they are an error.
+
+    Returns:
+        The infos, and caveats: what neither patients nor slides could tell.
 
     Raises:
         ConfigError, DataError: no such file, or not a split.
         LeakageError: names the first patient or picture, and counts them.
     """
-    found = held_out_by(Split.load(held_out), infos)
+    split = Split.load(held_out)
+    found = held_out_by(split, infos)
     if found and not leave_out:
         raise LeakageError(
             f"{len(found)} of {len(infos)} tiles belong to what {held_out} keeps for validation and testing, first: "
@@ -54,4 +60,10 @@ def not_held_out(infos: Sequence[dict[str, Any]], held_out: str | Path, leave_ou
             "leave_out_tested=True"
         )
     tested = {item for item, _ in found}
-    return [info for info in infos if info["item"] not in tested]
+    rest = [info for info in infos if info["item"] not in tested]
+    blind = blind_to(split, rest, kept_out=True)
+    caveat = (
+        f"{blind} of {len(rest)} tiles may be of patients that {Path(held_out).name} keeps for validation and testing: "
+        "patients or slides are not known on both sides, so bytes alone were compared"
+    )
+    return rest, [caveat] if blind else []

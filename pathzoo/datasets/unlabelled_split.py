@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pathzoo.datasets.slide_names import Origins
 from pathzoo.datasets.split_schemes import rank
 from pathzoo.datasets.splits import Split, Subset
 from pathzoo.errors import DataError
@@ -68,7 +69,8 @@ def _chosen(counts: Mapping[str, int], wanted: float, seed: int) -> set[str]:
 
 def _subset(infos: Sequence[Mapping[str, Any]]) -> Subset:
     groups = tuple(sorted({group_of_tile(info) for info in infos}))
-    return Subset({info["item"]: info["sha256"] for info in infos}, groups)
+    origins = Origins.of((info["slide"], info["patient"]) for info in infos)
+    return Subset({info["item"]: info["sha256"] for info in infos}, groups, origins)
 
 
 def _kind(group: str) -> str:

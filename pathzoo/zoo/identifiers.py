@@ -91,6 +91,8 @@ def from_split(split: dict[str, Any]) -> set[Identifier]:
     found = {Identifier("a slide id", str(slide)) for slide in split.get("slides") or () if slide is not None}
     for subset in (split.get("subsets") or {}).values():
         found |= {Identifier("a patient id", str(group)) for group in subset.get("groups") or () if group is not None}
+        slides = (subset.get("origins") or {}).get("slides") or ()
+        found |= {Identifier("a slide id", str(slide)) for slide in slides}
         for item, digest in dict(subset.get("items") or {}).items():
             path = PurePosixPath(str(item))
             found |= {Identifier("a file name", str(item)), Identifier("a file name", path.name)}

@@ -12,6 +12,10 @@ _EPILOG = """\
 The card file (JSON or YAML) holds description, licence (SPDX) and commercial_use, and by choice organ, stain, tissue,
 scanner, attributions (title, authors, licence, reference), intended_use, limits, initial_weights (source, licence,
 sha256). Everything else comes from the run's train_run.json, metrics.json and splits.json.
+
+A chain of runs is published from its first run on: where training began with the checkpoint of another run
+(`--cfg-options parent=...`), `--parent FOLDER` names that run's published folder, whose tensors are compared with those
+that training began with. A parent that was published already is named by the record.
 """
 
 

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_run import CONFIG, draw_cohort, tiny_options
 
+from pathzoo.apis.lineage import input_caveats
 from pathzoo.apis.test import test as run_test
 from pathzoo.apis.train import train
+from pathzoo.datasets.splits import Split
 from pathzoo.engine.checkpoint import load_checkpoint_safely
 from pathzoo.errors import CheckpointError, LeakageError
 
@@ -84,7 +87,60 @@ def test_the_chain_is_followed_to_its_end(data, runs, tmp_path):
     shutil.rmtree(root / "parent")  # what is not there cannot be compared, and the log says so
     train(CONFIG, tmp_path / "run", options=options)
     log = next((tmp_path / "run").rglob("*.log")).read_text()
-    assert f"{root / 'parent'}: holds no splits.json, so the patients" in log
+    assert f"{root / 'parent'}: holds no splits.json" in log
+    assert any("epoch_1.pth, which the weights come from," in text for text in caveats(tmp_path / "run"))
+
+
+def caveats(folder: Path) -> list[str]:
+    return json.loads((folder / "train_run.json").read_text())["data"]["counts"]["caveats"]
+
+
+def test_a_whole_model_to_begin_with_is_a_parent_like_a_backbone(data, runs, tmp_path):
+    """By load_from, and by an init_cfg that mmengine loads."""
+    checkpoint = str(runs / "parent/epoch_1.pth")
+    train(CONFIG, tmp_path / "whole", options=tiny_options(data) | {"load_from": checkpoint})
+    record = start(tmp_path / "whole")
+    assert (record["source"], record["file"], record["whole"]) == ("run", "epoch_1.pth", True)
+    assert (tmp_path / "whole" / record["folder"]).resolve() == runs / "parent" and record["backbone"]
+    options = tiny_options(data) | {"model.init_cfg": {"type": "Pretrained", "checkpoint": checkpoint}}
+    train(CONFIG, tmp_path / "init", options=options)
+    assert {**start(tmp_path / "init"), "whole": True} == record
+    with pytest.raises(LeakageError, match=r"parent/splits\.json.*pretrain anew"):
+        train(CONFIG, tmp_path / "other", options=options | tiny_options(data, fold=1))
+
+
+def test_nobody_whom_a_parent_was_chosen_by_is_tested_on(data, runs, tmp_path):
+    """Of fold 1's test patients every one trained the parent of fold 0, or validated it."""
+    root = Path(shutil.copytree(runs, tmp_path / "moved"))
+    split = Split.load(root / "parent/splits.json")
+    others = {name: part for name, part in split.subsets.items() if name != "train"}
+    replace(split, subsets=others).save(root / "parent/splits.json")  # as if it had been trained on other patients
+    begun = {"model.backbone.pretrained": str(root / "parent/epoch_1.pth")}
+    with pytest.raises(LeakageError, match=r"subset 'test' .* or its epoch chosen by, .* stands in 'val'"):
+        train(CONFIG, tmp_path / "run", options=tiny_options(data, fold=1) | begun)
+
+
+def test_a_parent_that_tells_nothing_leaves_a_caveat(data, runs, tmp_path):
+    split = Split.load(runs / "parent/splits.json")
+    root = Path(shutil.copytree(runs, tmp_path / "moved"))
+    blind = {name: replace(part, origins=None, groups=()) for name, part in split.subsets.items()}
+    replace(split, subsets=blind).save(root / "parent/splits.json")
+    begun = {"model.backbone.pretrained": str(root / "parent/epoch_1.pth")}
+    train(CONFIG, tmp_path / "run", options=tiny_options(data) | begun)
+    assert any(
+        text.startswith("parent, which the weights come from, may have seen") for text in caveats(tmp_path / "run")
+    )
+    run_test(CONFIG, work_dir=tmp_path / "run", options=tiny_options(data))
+    assert any("bytes alone" in text for text in json.loads((tmp_path / "run/metrics.json").read_text())["caveats"])
+    assert not caveats(runs / "child"), "patients and slides are known there"
+
+
+def test_other_colours_or_another_resolution_than_the_parents_are_said():
+    start = {"source": "run", "input": {"mean": [120.0, 110.0, 100.0], "std": [50.0, 50.0, 50.0], "mpp": 0.5}}
+    own = {"mean": [120.2, 110.0, 100.0], "std": [50.0, 50.0, 57.0], "mpp": 1.0}
+    assert [text.split()[5] for text in input_caveats(start, own)] == ["model_input.std", "model_input.mpp"]
+    assert not input_caveats(start, own | {"std": [50.5, 50.0, 50.0], "mpp": 0.54})
+    assert not input_caveats({"source": "random"}, own) and not input_caveats(start, {})
 
 
 def test_testing_asks_the_chain_too(data, runs, tmp_path):

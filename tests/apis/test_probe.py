@@ -14,10 +14,14 @@ from safetensors.torch import load_file, save_file
 from tiny_run import CONFIG, as_words, draw_cohort, tiny_options
 
 from pathzoo.apis.embed import embed_dataset, load_embedder
+from pathzoo.apis.lineage import ancestors_of
 from pathzoo.apis.probe import probe
+from pathzoo.apis.run_record import start_from
 from pathzoo.apis.train import train
 from pathzoo.engine.checkpoint import load_checkpoint_safely
 from pathzoo.errors import CheckpointError, ConfigError, DataError, LeakageError
+from pathzoo.fileio import sha256_file
+from pathzoo.models.backbones.parent_weights import read_parent
 from pathzoo.zoo.publish import publish_model
 
 _CARD = {"description": "A toy.", "licence": "CC0-1.0", "commercial_use": True}
@@ -166,6 +170,26 @@ def test_an_exported_backbone_loads_strictly_into_timm(source, run, published, t
     assert about.get("mean") == (None if source == "file" else "0.485, 0.456, 0.406")
     assert export_backbone.main([str(given), str(out), *words]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["run", "published"])
+def test_an_exported_backbone_still_knows_its_parent(source, run, published, tmp_path):
+    given = {"run": run / "epoch_1.pth", "published": published}[source]
+    out = tmp_path / "out.safetensors"
+    export_backbone.export(str(given), out)
+    before, after = read_parent(given), read_parent(out)
+    assert after.record.pop("exported") == {"file": out.name, "sha256": sha256_file(out)}
+    assert after.record == before.record and list(after.mean) == list(before.mean)
+    start = start_from(read_parent(out).record, tmp_path, tmp_path / "child")
+    assert "folder" not in start, "wherever the file was moved to, the run is not beside it"
+    assert any("could not be compared" in text for text in ancestors_of(start, tmp_path / "child").caveats)
+    tensors = load_file(out)
+    with safe_open(out, "pt") as file:
+        about = file.metadata()
+    next(iter(tensors.values())).add_(1)
+    save_file(tensors, out, metadata=about)
+    with pytest.raises(CheckpointError, match=r"out\.safetensors: its metadata says that other tensors were exported"):
+        read_parent(out)
 
 
 def test_a_resnet10t_goes_there_and_back(tmp_path):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from pathzoo.datasets.packed_tiles import FORMAT, Layout, PackedTiles
+from pathzoo.datasets.packed_tiles import COLUMNS, FORMAT, Layout, PackedTiles, store_metadata
 from pathzoo.datasets.packed_writer import packed_writer
 from pathzoo.errors import ConfigError, DataError, OutputError
-from pathzoo.fileio import sha256_bytes
 
 N, HEIGHT, WIDTH = 7, 5, 9  # odd on purpose: nothing is aligned by luck
 
@@ -55,8 +54,7 @@ def test_what_is_packed_comes_back(store):
     assert found.slides == ("S1",) * 3 + (None,) * 4
     assert found.x.tolist() == [-1, *(n * 2**33 for n in range(1, N))] and found.y[0] == -1
     assert np.isnan(found.mpp[1]) and found.mpp[0] == 0.5 and not found.phantom
-    digests = [hashlib.sha256(picture.tobytes()).digest() for picture in pictures]
-    assert found.digest == hashlib.sha256(b"".join(digests)).hexdigest()
+    assert [row.tobytes() for row in found.sha256] == [hashlib.sha256(tile.tobytes()).digest() for tile in pictures]
     assert found.source_sha256[2].tobytes().hex() == "ab" * 32 and not found.source_sha256[0].any()
 
 
@@ -88,6 +86,82 @@ def test_the_same_tiles_have_the_same_digest_and_bytes(tmp_path, store):
     assert other.digest != PackedTiles(store).digest
 
 
+def test_the_digest_is_over_all_but_the_pixels_whose_digests_it_has(store):
+    with safe_open(store, "np") as file:
+        parts = {name: hashlib.sha256(file.get_tensor(name).tobytes()).hexdigest() for name in (*COLUMNS, "text")}
+        assert json.loads(file.metadata()["tensors"]) == parts
+    content = {
+        "classes": ["benign", "Ärger"], "n": N, "phantom": False, "size": [WIDTH, HEIGHT], "tensors": parts
+    }  # fmt: skip
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert PackedTiles(store).digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+_CHANGES = {
+    "item": "b/0.png",
+    "patient": "P9",
+    "slide": "S9",
+    "label": 1,
+    "mpp": 0.25,
+    "x": 7,
+    "y": 8,
+    "source_sha256": "cd" * 32,
+}
+
+
+@pytest.mark.parametrize("name", _CHANGES)
+def test_whatever_is_known_of_a_tile_is_in_the_digest(tmp_path, name):
+    usual = {"item": "a/0.png", "patient": "P0", "slide": "S0", "label": 0, "mpp": 0.5, "x": 1, "y": 2}
+    changes = [{}, {name: _CHANGES[name]}, {name: -1 if name == "label" else None}]
+    digests = set()
+    for number, change in enumerate(changes[: 2 if name in ("item", "source_sha256") else 3]):
+        values = usual | change
+        with packed_writer(tmp_path / f"{number}.safetensors", 1, (WIDTH, HEIGHT), ("a", "b")) as writer:
+            writer.add(tiles()[0], values.pop("item"), **values)
+        digests.add(PackedTiles(tmp_path / f"{number}.safetensors").digest)
+    assert len(digests) == number + 1
+
+
+def test_classes_and_phantoms_are_in_the_digest(tmp_path):
+    digests = set()
+    for number, (classes, phantom) in enumerate(((("a", "b"), False), (("b", "a"), False), (("a", "b"), True))):
+        with packed_writer(tmp_path / f"{number}.safetensors", 1, (WIDTH, HEIGHT), classes, phantom) as writer:
+            writer.add(tiles()[0], "a/0.png", label=0)
+        digests.add(PackedTiles(tmp_path / f"{number}.safetensors").digest)
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_that_was_changed_is_named_when_it_is_opened(store, name):
+    data, layout = bytearray(store.read_bytes()), Layout.of(N, HEIGHT, WIDTH, 0)
+    data[8 + int.from_bytes(data[:8], "little") + layout.tensors[name][0]] ^= 1
+    store.write_bytes(data)
+    with pytest.raises(DataError, match=rf"s\.safetensors: its {name} was changed since it was packed") as error:
+        PackedTiles(store)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_was_changed_is_found_when_names_are_used_and_by_verify(store):
+    data = store.read_bytes()
+    store.write_bytes(data.replace(b'"P0"', b'"P9"'))
+    message = r"s\.safetensors: its names \(items, patients, slides\) were changed since it was packed"
+    for use in (lambda found: found.patients, lambda found: found.verify()):
+        with pytest.raises(DataError, match=message):
+            use(PackedTiles(store))
+    for before, after in ((b'"phantom": "false"', b'"phantom": "true" '), (b'\\"benign\\"', b'\\"malign\\"')):
+        assert before in data
+        store.write_bytes(data.replace(before, after))
+        with pytest.raises(DataError, match=r"s\.safetensors: its header was changed since it was packed"):
+            PackedTiles(store)
+
+
+def test_a_store_of_the_first_version_is_to_be_packed_again(store):
+    store.write_bytes(store.read_bytes().replace(b'"version": "2"', b'"version": "1"'))
+    with pytest.raises(DataError, match=r"s\.safetensors: a store of version 1, .* reads 2: pack it again") as error:
+        PackedTiles(store)
+    assert "\n" not in str(error.value)
+
+
 def test_verify_names_the_damaged_tile(store):
     seen = []
     PackedTiles(store).verify(lambda done, total: seen.append((done, total)))
@@ -108,10 +182,12 @@ def test_verify_names_the_damaged_tile(store):
         (lambda data: data[:40], "not a store of packed tiles"),
         (lambda data: b"", "not a store of packed tiles"),
         (lambda data: b"\x89PNG" + data, "not a store of packed tiles"),
-        (lambda data: data.replace(b'"version": "1"', b'"version": "9"'), "a store of version '9'"),
+        (lambda data: data.replace(b'"version": "2"', b'"version": "9"'), "a store of version 9, .*update pathzoo"),
+        (lambda data: data.replace(b'"version": "2"', b'"version": "x"'), "a store of version x, .*pack it again"),
+        (lambda data: data.replace(b'"tensors": "{', b'"tensors": "['), "its header is not that of a store"),
         (lambda data: data.replace(b'"n": "7"', b'"n": "8"'), "its header is not that of a store"),
         (lambda data: data.replace(b'"x": {"dtype": "I64"', b'"x": {"dtype": "I32"'), "its header is not that of"),
-        (lambda data: data.replace(b'{"items":["a/0', b'{"itemx":["a/0'), "its names are damaged"),
+        (lambda data: data.replace(b'{"items":["a/0', b'{"itemx":["a/0'), r"its names \(items, .*were changed"),
     ],
 )
 def test_a_file_that_is_no_sound_store(store, damage, message):
@@ -119,14 +195,6 @@ def test_a_file_that_is_no_sound_store(store, damage, message):
     with pytest.raises(DataError, match=rf"s\.safetensors: {message}") as error:
         _ = PackedTiles(store).items
     assert "\n" not in str(error.value)
-
-
-def test_digests_that_were_changed(store):
-    found = PackedTiles(store)
-    data = store.read_bytes().replace(found.sha256[0].tobytes(), bytes(32))
-    store.write_bytes(data)
-    with pytest.raises(DataError, match="its digests are not those"):
-        PackedTiles(store)
 
 
 def test_model_weights_and_nothing_at_all(tmp_path):
@@ -142,8 +210,8 @@ def test_a_store_of_150000_tiles_opens_in_under_a_second(tmp_path):
     n, size = 150_000, 224
     text = json.dumps({name: ["tile"] * n for name in ("items", "patients", "slides")}).encode()
     layout = Layout.of(n, size, size, len(text))
-    metadata = {"format": FORMAT, "version": "1", "n": str(n), "classes": "[]", "phantom": "false"}
-    header = json.dumps(layout.header({**metadata, "digest": sha256_bytes(bytes(32 * n))})).encode()
+    columns = {name: np.zeros((n, *rest), kind) for name, (_, kind, rest) in COLUMNS.items()}
+    header = json.dumps(layout.header(store_metadata(n, (size, size), (), False, columns, text))).encode()
     path = tmp_path / "large.safetensors"
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)

@@ -114,6 +114,44 @@ def test_slides_that_give_no_tiles(tmp_path, options, size, mpp, kind, message):
         TissuePlaces(path, size, mpp)
 
 
+def test_tiles_shrink_to_a_slide_that_is_smaller_down_to_what_is_needed(tmp_path):
+    path = write_slide(tmp_path / "s.tif", tissue=((0, 0, 300, 250),), size=(300, 250))
+    places = TissuePlaces(path, 240, 2 * _MPP, smallest=100)
+    assert places.size == 125 and places.side == pytest.approx(250), "the slide's shorter side at 4 um"
+    for number in range(30):
+        x, y = places.place(0, number)
+        assert 0 <= x <= 50 and y == 0
+        assert places.read(x, y).shape == (125, 125, 3)
+    assert places.tiles == pytest.approx(300 / 250, rel=0.1)
+    whole = TissuePlaces(path, 250, None, smallest=250)
+    assert whole.size == 250 and whole.read(*whole.place(0, 0)).shape == (250, 250, 3)
+    assert TissuePlaces(path, 90, None, smallest=60).size == 90, "there is room"
+    assert TissuePlaces(path, 200, 2 * _MPP, smallest=125).size == 125
+    with pytest.raises(DataError, match=r"s\.tif: 300 x 250 px, smaller than a tile of 126 px \(252 of its own\)"):
+        TissuePlaces(path, 240, 2 * _MPP, smallest=126)
+    with pytest.raises(DataError, match=r"smaller than a tile of 251 px \(251 of its own\)"):
+        TissuePlaces(path, 251, None)
+
+
+@pytest.mark.parametrize("mpp", [0.2527, 0.4991, 0.333])
+def test_a_slide_of_exactly_the_size_gives_it_whatever_the_resolution_rounds_to(tmp_path, mpp):
+    path = write_slide(tmp_path / "s.tif", tissue=((0, 0, 400, 400),), size=(400, 400), mpp=mpp)
+    places = TissuePlaces(path, 150, 4 * mpp, smallest=100)
+    assert places.size == 100 and places.place(0, 0) == (0, 0) and places.read(0, 0).shape == (100, 100, 3)
+    assert (places.read(0, 0) < 200).all(axis=2).all(), "no glass from beyond the slide"
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_slides_of_16_bits_are_refused(tmp_path, grey):
+    pixels, kind = np.full((300, 400, 3), 3000, np.uint16), "minisblack" if grey else "rgb"
+    pixels = pixels[..., 0] if grey else pixels
+    tifffile.imwrite(tmp_path / "s.tif", pixels, tile=(64, 64), photometric=kind, metadata=None)
+    with pytest.raises(SlideError, match=r"s\.tif: pixels of mode .*16 bits per channel.* 8-bit RGB.* 257") as error:
+        TissuePlaces(tmp_path / "s.tif", 64, None)
+    assert "\n" not in str(error.value)
+    assert survey_slides([{"img_path": str(tmp_path / "s.tif"), "mpp": None}], 64, None, 0)[0].places is None
+
+
 def test_a_resolution_that_is_given_counts(tmp_path):
     path = write_slide(tmp_path / "s.tif", mpp=None)
     places = TissuePlaces(path, 64, 2.0, slide_mpp=1.0)

@@ -237,7 +237,11 @@ def test_saved_split_comes_back_and_has_the_promised_form(saved):
     assert (
         content["format"] == 1 and content["group_key"] == "patient" and content["parameters"]["label_fraction"] == 0.5
     )
-    assert set(content["subsets"]["test"]) == {"groups", "items"}
+    assert set(content["subsets"]["test"]) == {"groups", "items", "origins"}
+    for part in content["subsets"].values():  # as earlier versions wrote it
+        del part["origins"]
+    path.write_text(json.dumps(content))
+    assert resolve_split(items, path, CLASSES).digest == split.digest
 
 
 def test_a_changed_file_is_refused(saved):
@@ -263,6 +267,14 @@ def test_what_is_not_a_split_is_refused(tmp_path, text, message):
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(DataError, match=message):
         Split.load(tmp_path / "s.json")
+
+
+def test_a_file_whose_subsets_are_no_subsets_is_refused(saved):
+    _, _, path = saved
+    for bad in ([], {"test": []}, {"test": {"items": {}, "groups": [], "origins": {"slide": 1}}}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"subsets": bad}))
+        with pytest.raises(DataError, match="is not a split file"):
+            Split.load(path)
 
 
 def test_no_such_split_file(tmp_path):

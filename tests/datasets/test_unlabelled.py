@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 from pathzoo.apis.config import load_config
 from pathzoo.apis.run_record import data_record
 from pathzoo.datasets import UnlabelledTiles
+from pathzoo.datasets.packed_writer import packed_writer
 from pathzoo.datasets.sampling import SampleIndex, SeededSampler, mix_seed
 from pathzoo.errors import ConfigError, DataError
-from pathzoo.fileio import sha256_bytes, sha256_file
+from pathzoo.fileio import canonical_json, sha256_bytes, sha256_file
 
 
 def slide(path, mpp=1.0):
@@ -146,6 +147,20 @@ def test_slides_are_read_in_place_by_any_number_of_workers(tmp_path):
     assert data[0]["data_samples"].mpp == pytest.approx(1.0)
 
 
+def test_small_tiled_pictures_are_slides_that_windows_shrink_to(tmp_path):
+    slide(tmp_path / "large.tif")
+    canvas = np.full((20, 40, 3), (150, 80, 160), np.uint8)
+    tifffile.imwrite(tmp_path / "small.tif", canvas, tile=(16, 16), photometric="rgb", metadata=None)
+    data = UnlabelledTiles(str(tmp_path), size=SIZE, tiles_per_epoch=4000)
+    assert {info["item"]: info["tiles"] for info in data._entries()}["small.tif"] == pytest.approx(20 * 40 / SIZE**2)
+    drawn = [index for index in range(4000) if data.get_data_info(index)["item"] == "small.tif"]
+    sample = data[drawn[0]]
+    assert sample["img"].shape == (20, 20, 3) and sample["y"] == 0 and 0 <= sample["x"] <= 20
+    assert data[0]["item"] == "large.tif" and data[0]["img"].shape == (24, 24, 3)
+    with pytest.raises(DataError, match=r"small\.tif: 40 x 20 px, smaller than a tile of 21 px"):
+        UnlabelledTiles(str(tmp_path), size=21, tiles_per_epoch=40)
+
+
 def test_slides_want_a_number_of_draws(tmp_path):
     path = slide(tmp_path / "s.tif")
     with pytest.raises(ConfigError, match=r"s\.tif is a slide, .*tiles_per_epoch"):
@@ -178,6 +193,25 @@ def test_runs_record_it_as_any_data_set(tmp_path, folder):
     assert UnlabelledTiles(str(folder), SIZE).data_digest != UnlabelledTiles(str(folder / "flat"), SIZE).data_digest
 
 
+def test_the_digest_of_packed_data_is_over_the_pixels_of_this_subset(tmp_path):
+    def packed(name, seeds):
+        with packed_writer(tmp_path / name, 6, (SIZE, SIZE)) as writer:
+            for number, seed in enumerate(seeds):  # cut otherwise from the same six files
+                writer.add(picture(seed), f"{number}.png", patient=f"P{number}", source_sha256=f"{number:064x}")
+        return str(tmp_path / name)
+
+    first = packed("a.safetensors", range(6))
+    options = {"size": SIZE, "val_share": 0.5, "split_seed": 1}
+    train = UnlabelledTiles(first, subset="train", **options)
+    kept = sorted(train.get_data_info(index)["item"] for index in range(len(train)))
+    digests = [[item, sha256_bytes(picture(int(item[0])).tobytes())] for item in kept]
+    assert train.data_digest == sha256_bytes(canonical_json(digests))
+    other = packed("b.safetensors", [seed if f"{seed}.png" in kept else seed + 50 for seed in range(6)])
+    assert UnlabelledTiles(other, subset="train", **options).data_digest == train.data_digest
+    changed = [UnlabelledTiles(path, subset="val", **options).data_digest for path in (first, other)]
+    assert changed[0] != changed[1]
+
+
 def test_a_part_of_the_data(folder):
     data = UnlabelledTiles(str(folder), SIZE, tiles_per_epoch=50)
     part = data.get_subset([2, 5])
@@ -187,10 +221,12 @@ def test_a_part_of_the_data(folder):
 def test_damage_is_named_or_left_out(folder):
     (folder / "flat" / "00.png").write_bytes((folder / "flat" / "00.png").read_bytes()[:-30])
     cv2.imwrite(str(folder / "flat" / "16bit.png"), np.full((SIZE, SIZE), 4000, np.uint16))
-    with pytest.raises(DataError, match=r"image .*00\.png: truncated or damaged .* \(and 1 more\)"):
+    cv2.imwrite(str(folder / "flat" / "rgb16.tif"), np.full((SIZE, SIZE, 3), 4000, np.uint16))
+    with pytest.raises(DataError, match=r"image .*00\.png: truncated or damaged .* \(and 2 more\)"):
         UnlabelledTiles(str(folder), SIZE)
     data = UnlabelledTiles(str(folder), SIZE, on_bad_image="skip")
-    assert len(data) == 11 and {record.path[-9:] for record in data.skipped} == {"at/00.png", "16bit.png"}
+    assert len(data) == 11
+    assert {record.path[-9:] for record in data.skipped} == {"at/00.png", "16bit.png", "rgb16.tif"}
     (folder / "flat" / "02.png").write_bytes(b"gone bad since")
     index = next(i for i in range(11) if data.get_data_info(i)["item"] == "flat/02.png")
     with pytest.raises(DataError, match=r"02\.png: cannot be decoded"):

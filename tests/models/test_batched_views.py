@@ -1,5 +1,7 @@
 """Views of batches against `HistologyViews`: the same where the draws are the same, and equal in distribution."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from pathzoo.datasets.phantom import draw_tissue
 from pathzoo.datasets.transforms import HistologyViews
 from pathzoo.datasets.transforms.view_recipe import N_DRAWS, ViewRecipe, view_draws, view_parameters
 from pathzoo.datasets.transforms.views import make_view
+from pathzoo.engine.hooks import EpochSeedHook
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.models import BatchedViews
 from pathzoo.models.data_preprocessors.batched_views import blur_batch, make_views_batch
@@ -109,6 +112,18 @@ def test_training_draws_from_torch_or_from_the_samples_seed(tissue):
     view = HistologyViews(size=_SIZE)({"img": tissue, "sample_seed": 12})["img"][1]
     assert (batch[1] - _batch(view)[0]).abs().max() < 4
     assert len(BatchedViews(size=_SIZE, n_views=1)(data, training=True)["inputs"]) == 1
+
+
+def test_without_a_samples_seed_the_hook_gives_each_process_and_epoch_its_own(tissue):
+    module, data = BatchedViews(size=_SIZE), _collated([tissue], sample_idx=[4])
+
+    def drawn(rank, epoch):
+        EpochSeedHook().before_train_epoch(SimpleNamespace(seed=3, rank=rank, epoch=epoch))
+        return module(data, training=True)["inputs"][0]
+
+    first = drawn(0, 0)
+    assert torch.equal(first, drawn(0, 0)), "a resumed run"
+    assert not torch.equal(first, drawn(1, 0)) and not torch.equal(first, drawn(0, 1))
 
 
 def _features(views):

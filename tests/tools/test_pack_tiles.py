@@ -51,8 +51,13 @@ def test_a_table_keeps_what_it_knows(lab, tmp_path, capsys):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     again = tmp_path / "again.safetensors"
     assert main(["--csv", str(lab / "t.csv"), "-o", str(again), "--size", "8", "--keep-pixels"]) == 0
-    assert PackedTiles(again).digest == store.digest and PackedTiles(again).classes == ("DCIS", "benign")
-    assert main(["--verify", str(out)]) == 0 and "all 4 tiles are as they were packed" in capsys.readouterr().out
+    assert (PackedTiles(again).sha256 == store.sha256).all() and PackedTiles(again).classes == ("DCIS", "benign")
+    assert PackedTiles(again).digest != store.digest, "the same pixels, other labels"
+    assert main(["--verify", str(out)]) == 0
+    assert "all 4 tiles and what is known of them are as they were packed" in capsys.readouterr().out
+    out.write_bytes(out.read_bytes().replace(b'"P2"', b'"P1"'))
+    assert main(["--verify", str(out)]) == 2
+    assert "its names (items, patients, slides) were changed since it was packed" in capsys.readouterr().err
 
 
 def test_larger_pictures_are_cut_and_what_is_left_over_is_counted(tmp_path, capsys):
@@ -107,8 +112,39 @@ def test_slides_give_random_places_over_tissue(tmp_path):
     assert not (tmp_path / "d.safetensors").exists()
 
 
+def test_patients_of_slides_and_folders_come_from_a_table(tmp_path, capsys):
+    tissue = np.full((200, 200, 3), (150, 80, 160), np.uint8)
+    for name in ("s1", "s2"):
+        write(tmp_path / "lab" / "tiles" / f"{name}_0.png", 1)
+        tifffile.imwrite(tmp_path / "lab" / f"{name}.tif", tissue, tile=(64, 64), photometric="rgb", metadata=None)
+    table = tmp_path / "patients.csv"
+    table.write_text("slide,patient\ns1,P1\ns2.tif,P2\ns1_0.png,P1\nother,P3\n")
+    out, words = tmp_path / "s.safetensors", ("--keep-pixels", "--tiles-per-slide", "2", "--patients")
+    assert pack(out, tmp_path / "lab", *words, table) == 0
+    said = capsys.readouterr()
+    assert "6 tiles of 8 px from 4 files, 2 known patients, 1 tiles without one" in said.out
+    assert f"warning: patient unknown for 1 files (s2_0.png): {table} has none" in said.err
+    assert f"warning: {table}: 1 name is none of the sources' files or slides (other)" in said.err
+    store = PackedTiles(out)
+    found = {item.split("#")[0]: patient for item, patient in zip(store.items, store.patients, strict=True)}
+    assert found == {"s1.tif": "P1", "s2.tif": "P2", "tiles/s1_0.png": "P1", "tiles/s2_0.png": None}
+    assert main(["--verify", str(out)]) == 0
+    table.write_text("slide,patient\nother,P3\n")
+    assert pack(tmp_path / "none.safetensors", tmp_path / "lab", *words, table) == 2
+    assert "none of its 1 names (other)" in capsys.readouterr().err and not (tmp_path / "none.safetensors").exists()
+
+
 def _grey16(lab):
     cv2.imwrite(str(lab / "sub" / "g.png"), np.full((8, 8), 3000, np.uint16))
+
+
+def _colour16(lab):
+    cv2.imwrite(str(lab / "sub" / "c.png"), np.full((8, 8, 3), 3000, np.uint16))
+
+
+def _slide16(lab):
+    deep = np.full((300, 400, 3), 3000, np.uint16)
+    tifffile.imwrite(lab / "s.tif", deep, tile=(64, 64), photometric="rgb", metadata=None)
 
 
 def _damage(lab):
@@ -127,6 +163,12 @@ def _damage(lab):
         (None, ["lab/t.csv", "--keep-pixels", "--classes", "benign"], "label 'DCIS' is none of --classes benign"),
         (None, ["empty", "--keep-pixels"], "empty: holds no picture"),
         (_grey16, ["lab", "--keep-pixels"], "g.png: pixels of mode I;16 have no plain RGB value"),
+        (
+            _colour16,
+            ["lab", "--keep-pixels"],
+            "c.png: pixels of mode RGB have no plain RGB value (16 bits per channel)",
+        ),
+        (_slide16, ["lab/s.tif", "--keep-pixels", "--tiles-per-slide", "3"], "s.tif: pixels of mode RGB have no plain"),
         (_damage, ["lab", "--keep-pixels"], "2.png: truncated or damaged"),
     ],
 )

@@ -53,3 +53,15 @@ def test_one_seed_has_no_means_and_a_newer_row_replaces_an_older():
     rows = _rows({_FEW: 0.5}, 0, data="real") + _rows({_FEW: 0.6}, 0, data="real")
     text = table(rows)
     assert "means" not in text and "0.600" in text and "0.500" not in text
+
+
+def test_rows_of_older_settings_and_of_other_scales_are_not_averaged():
+    rows = _rows({_FEW: 0.1}, 100) + [row | {"config_digest": "new"} for row in _rows({_FEW: 0.6}, 101)]
+    rows += [row | {"config_digest": "new"} for row in _rows({_FEW: 0.8}, 102)]
+    rows += [row | {"scale": "paper"} for row in _rows({_FEW: 0.9}, 101) + _rows({_FEW: 0.9}, 102)]
+    text = table(rows)
+    assert "phantom, small scale, means over seeds" in text and "phantom, paper scale, means over seeds" in text
+    lines = [line for line in text.split("Every run")[0].splitlines() if line.startswith(f"| {_FEW} |")]
+    assert [line.split("|")[2:4] for line in lines] == [[" 2 ", " 0.700 ± 0.141 "], [" 2 ", " 0.900 ± 0.000 "]]
+    assert "Left out: 1 row made with other settings" in text
+    assert f"phantom, small scale, {_FEW} (seed 100)" in text

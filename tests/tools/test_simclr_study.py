@@ -11,6 +11,7 @@ from studies import simclr
 from studies.results import Results
 
 from pathzoo.datasets.phantom import write_tiles
+from pathzoo.errors import ConfigError
 
 _FAST, _SLOW_RATE = simclr._TRANSFER_LRS
 
@@ -19,7 +20,7 @@ class Recorder:
     """Stands in for training, testing and probing, and writes what they leave behind."""
 
     def __init__(self):
-        self.trained, self.tested = {}, []
+        self.trained, self.tested, self.probed = {}, [], []
 
     def train(self, file, work, resume, options, seed):
         self.trained[work.name] = (file, options, seed)
@@ -37,6 +38,7 @@ class Recorder:
         (work_dir / "metrics.json").write_text(json.dumps({"rows": [row]}))
 
     def probe(self, parent, file, options, n_bootstrap, seed):
+        self.probed.append(parent)
         row = {"metric": "accuracy", "level": "tile", "value": 0.25, "low": None, "high": None}
         counts = {"test": {"n_images": 7, "n_patients": 3}}
         return SimpleNamespace(record={"linear": {"rows": [row]}, "knn": {"rows": [row]}, "counts": counts})
@@ -64,6 +66,15 @@ def tissues(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def large_tissues(tmp_path_factory):
+    """The same in tiles that the configs of the paper's scale take."""
+    root = tmp_path_factory.mktemp("large")
+    for tissue in ("breast", "kidney", "noise"):
+        write_tiles(root / tissue, tissue=tissue, patients=3, tiles_per_patient=1, size=224, mpp=0.5)
+    return root
+
+
 @pytest.fixture
 def recorder(monkeypatch, tissues):
     found = Recorder()
@@ -83,7 +94,7 @@ def recorder(monkeypatch, tissues):
 
 def run(tmp_path, **changes):
     usual = {"scale": "small", "data_root": "phantom", "data_name": None, "seeds": 1, "first_seed": 7, "arms": None}
-    arguments = Namespace(**{**usual, "cfg_options": [], "keep": False, **changes})
+    arguments = Namespace(**{**usual, "cfg_options": [], "weights": [], "keep": False, **changes})
     results = Results(tmp_path / "results.csv", simclr.METRICS)
     simclr.run(arguments, results, tmp_path / "work")
     return results.rows()
@@ -153,6 +164,61 @@ def test_tiles_that_are_not_at_hand_read_not_run(recorder, tmp_path):
         ("not run", "no tiles of kidney at hand")
     ]
     assert {row["data"] for row in rows} == {"ours"}
+
+
+def _paper(tmp_path, large_tissues, **changes):
+    return run(tmp_path, scale="paper", data_root=str(large_tissues), **changes)
+
+
+def test_without_imagenet_weights_no_arm_of_the_papers_scale_is_run(recorder, tmp_path, large_tissues):
+    """The study's ResNet-50 begins with them in every run; a row is never filled from random weights."""
+    arms = [arm.name for arm in simclr.ARMS if arm in simclr.SMOKE or arm.fraction == 1]  # one of every kind
+    rows = _paper(tmp_path, large_tissues, arms=arms)
+    assert [row["arm"] for row in rows] == arms
+    assert {(row["status"], row["note"], row["accuracy_tile"]) for row in rows} == {
+        ("not run", "no ImageNet weights of resnet50 at hand", "")
+    }
+    assert not recorder.trained
+    assert len(_paper(tmp_path, large_tissues, arms=arms[:1])) == len(rows)
+    assert "supervised, 100 %: no ImageNet weights of resnet50 at hand" in simclr.table(rows)
+
+
+def test_imagenet_weights_are_what_every_chain_begins_with(recorder, tmp_path, large_tissues):
+    files = [tmp_path / "one.pth", tmp_path / "two.pth"]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]))
+    arms = ["supervised, 5 %", "SimCLR, kidney then breast, 5 %"]
+    given = {"arms": arms, "weights": [f"resnet50={files[0]}"]}
+    rows = _paper(tmp_path, large_tissues, **given)
+    assert [row["status"] for row in rows] == ["done", "done"]
+    started = {(file.split("/")[1].split("_")[0], options.get("source") is not None): options["parent"]
+               for file, options, _ in recorder.trained.values()}  # fmt: skip
+    # The classifier of the chain is the later of the two.
+    assert started[("simclr", True)] == str(files[0]), "kidney"
+    assert started[("simclr", False)].endswith("best_loss_epoch_3.pth"), "breast, from kidney"
+    assert started[("full", False)].endswith("best_loss_epoch_3.pth")
+    assert recorder.tested[0]["parent"] == str(files[0]), "supervised"
+    assert recorder.probed[0] == files[0] and recorder.probed[1].name == "best_loss_epoch_3.pth"
+    trained = len(recorder.trained)
+    assert len(_paper(tmp_path, large_tissues, **given)) == 2 and len(recorder.trained) == trained, "a rerun"
+    assert len(_paper(tmp_path, large_tissues, arms=arms, weights=[f"resnet50={files[1]}"])) == 4, "other weights"
+    assert len(recorder.trained) == 2 * trained
+
+
+def test_own_initial_weights_take_the_place_of_imagenets(recorder, tmp_path, large_tissues):
+    rows = _paper(tmp_path, large_tissues, arms=["supervised, 5 %"], cfg_options=["model.backbone.pretrained=None"])
+    assert rows[0]["status"] == "done" and "parent" not in recorder.tested[0]
+
+
+def test_weights_that_nobody_takes_are_refused(recorder, tmp_path, large_tissues):
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(ConfigError, match=r"begins with ImageNet weights of vgg16 .* those of resnet50"):
+        _paper(tmp_path, large_tissues, weights=[f"vgg16={tmp_path / 'w.pth'}"])
+    with pytest.raises(ConfigError, match="they begin with none"):
+        run(tmp_path, arms=["SimCLR, 5 %"], weights=[f"resnet50={tmp_path / 'w.pth'}"])
+    with pytest.raises(ConfigError, match="expected NETWORK=FILE"):
+        run(tmp_path, weights=[f"resnet50={tmp_path / 'gone.pth'}"])
+    assert not recorder.trained
 
 
 def test_options_reach_the_configs_that_have_a_place_for_them(recorder, tmp_path):

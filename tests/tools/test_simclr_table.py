@@ -72,3 +72,18 @@ def test_an_arm_without_data_reads_not_run():
     rows = _rows({"SimCLR, kidney then breast, 5 %": 0}, 0, status="not run", note="no tiles of kidney at hand")
     assert "- SimCLR, kidney then breast, 5 %: no tiles of kidney at hand" in table(rows)
     assert table([]) == "No rows yet."
+
+
+def test_rows_of_older_settings_are_left_out_and_told():
+    old = _rows({"SimCLR, 5 %": 0.1, "supervised, 5 %": 0.5}, 100, config_digest="old")
+    old += _rows({"SimCLR, 5 %": 0.1}, 101, config_digest="old")
+    text = table(old + _rows({"SimCLR, 5 %": 0.9}, 101, config_digest="new"))
+    assert _cells(text, "SimCLR", "the fraction's")[0] == "0.900 (0.100)"
+    assert _cells(text, "supervised", "none")[0] == "0.500 (0.500)", "settings of another arm are its own"
+    assert "Left out: 1 row made with other settings" in text and "SimCLR, 5 % (seed 100)" in text
+    assert "Left out" not in table(old)
+
+
+def test_at_the_papers_scale_the_first_vectors_are_not_called_random():
+    rows = _rows({"supervised, 5 %": 0.5}, 0, scale="paper")
+    assert _cells(table(rows), "initial weights", "none")[:2] == ["0.300", "0.200"]

@@ -2,11 +2,12 @@
 
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from pathzoo.errors import SlideError
+from pathzoo.errors import DataError, SlideError
 from pathzoo.wsi.readers import image_reader
 from pathzoo.wsi.slide import Slide
 
@@ -83,6 +84,13 @@ def test_images_are_read_as_training_reads_them(tmp_path, tissue_image):
         kind.save(tmp_path / name)
     for path in sorted(tmp_path.iterdir()):
         assert np.array_equal(read_image(path), read_rgb(path))
+    for name in ("deep.png", "deep.tif"):
+        cv2.imwrite(str(tmp_path / name), np.full((6, 8, 3), 3000, np.uint16))
+        with pytest.raises(DataError) as refused:
+            read_rgb(tmp_path / name)
+        with pytest.raises(SlideError, match=rf"{name}: pixels of mode RGB .*16 bits") as error:
+            read_image(tmp_path / name)
+        assert str(error.value) == str(refused.value)
     picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
     with pytest.raises(SlideError, match="mode CMYK"):
         read_image(tmp_path / "cmyk.jpg")

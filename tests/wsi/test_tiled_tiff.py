@@ -99,7 +99,6 @@ def _mirrored(path, image):
 
 
 _LEFT_TO_OPENSLIDE = {
-    "16 bits": lambda path: _without_reader(path, texture(200, 100).astype(np.uint16) * 257),
     "apart": lambda path: _without_reader(path, texture(200, 100).transpose(2, 0, 1), planarconfig="separate"),
     "orientation 2": lambda path: _mirrored(path, texture(200, 100)),
     "compression 32773": lambda path: _without_reader(path, texture(200, 100), compression="packbits"),
@@ -117,6 +116,17 @@ def test_other_storage_is_left_to_openslide(tmp_path, reason):
         assert np.array_equal(slide.read(10, 20, 90, 60), by_openslide(path, 10, 20, 0, 90, 60))
     with pytest.raises(SlideError, match=rf"slide\.tif: reader 'tiled-tiff' cannot read it: .*{reason}.*; choose none"):
         Slide(path, reader="tiled-tiff")
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_deeper_pixels_are_refused_by_every_reader(tmp_path, grey):
+    """OpenSlide would give their upper bytes: an instrument's 12 bits as black."""
+    pixels = texture(200, 100).astype(np.uint16) * 16
+    kind = {"photometric": "minisblack"} if grey else {}
+    path = _without_reader(tmp_path / "deep.tif", pixels[..., 0] if grey else pixels, **kind)
+    for reader in (None, "openslide", "tiled-tiff"):
+        with pytest.raises(SlideError, match=r"deep\.tif: pixels of mode TIFF .*16 bits per channel.* save it as"):
+            Slide(path, reader=reader)
 
 
 def test_other_vendors_are_left_to_openslide(tmp_path):

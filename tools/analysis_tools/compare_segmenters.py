@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Draws as the arguments say; the paths of the pictures, in their order."""
-    from pathzoo.apis.checks import refuse_training_patients, splits_beside
     from pathzoo.apis.cross_fit import region_probabilities
+    from pathzoo.apis.lineage import refuse_training_patients, splits_beside
     from pathzoo.apis.options import parse_options
     from pathzoo.apis.run_model import load_run_model
     from pathzoo.engine.self_training.labeller import Tiling

@@ -4,7 +4,8 @@
 
 SOURCE is a training run's checkpoint, a published model's folder or NAME[@VERSION], or a file with timm's key names.
 OUT holds float32 tensors that `timm.create_model(NETWORK, num_classes=0)` loads strictly, and in its metadata the
-network, mean and std (0..1, as timm has them) that it was trained with.
+network, mean and std (0..1, as timm has them) that it was trained with, and where it comes from: a model that begins
+with the file still knows its parent.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def export(source: str, out: Path, network: str | None = None, overwrite: bool =
     from safetensors.torch import save_file
 
     from pathzoo.fileio import atomic_path
-    from pathzoo.models.backbones.parent_weights import compare, read_parent
+    from pathzoo.models.backbones.parent_weights import EXPORTED, compare, exported_record, read_parent
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out}: give a file name that ends in .safetensors")
@@ -70,7 +71,7 @@ def export(source: str, out: Path, network: str | None = None, overwrite: bool =
         for key, tensor in parent.tensors.items()
         if key in wanted
     }
-    about = {"format": "pt", "network": name}
+    about = {"format": "pt", "network": name, EXPORTED: exported_record(parent, tensors)}
     for key, values in (("mean", parent.mean), ("std", parent.std)):
         if values is not None:
             about[key] = ", ".join(f"{value / 255:.6g}" for value in values)

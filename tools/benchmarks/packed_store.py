@@ -19,11 +19,10 @@ import cv2
 import numpy as np
 from measuring import Spread, Table, in_turns, machine, publish, ratio, spread
 
-from pathzoo.datasets.packed_tiles import COLUMNS, FORMAT, VERSION, Layout, PackedTiles
+from pathzoo.datasets.packed_tiles import COLUMNS, Layout, PackedTiles, store_metadata
 from pathzoo.datasets.packed_writer import packed_writer
 from pathzoo.datasets.phantom.tiles import draw_patient_tiles
 from pathzoo.datasets.transforms.loading import read_rgb
-from pathzoo.fileio import sha256_bytes
 
 _PER_PATIENT, _MPP = 100, 0.5
 
@@ -82,9 +81,8 @@ def write_sparse(path: Path, n: int, size: int) -> None:
     names = {"items": [f"tiles/{i:06d}.png" for i in range(n)], "patients": [None] * n, "slides": [None] * n}
     text = json.dumps(names, separators=(",", ":")).encode()
     layout = Layout.of(n, size, size, len(text))
-    digest = sha256_bytes(bytes(n * COLUMNS["sha256"][2][0]))
-    metadata = {"format": FORMAT, "version": VERSION, "n": str(n), "classes": "[]", "digest": digest}
-    header = json.dumps(layout.header({**metadata, "phantom": "true"})).encode()
+    columns = {name: np.zeros((n, *rest), kind) for name, (_, kind, rest) in COLUMNS.items()}
+    header = json.dumps(layout.header(store_metadata(n, (size, size), (), True, columns, text))).encode()
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.seek(8 + len(header) + layout.tensors["text"][0])

@@ -2,14 +2,15 @@
 
     python tools/dataset_converters/pack_tiles.py kidney/ more_tiles.csv -o kidney.safetensors --size 224 --mpp 0.5
     python tools/dataset_converters/pack_tiles.py slides/ -o kidney.safetensors --size 224 --mpp 0.5 \\
-        --tiles-per-slide 500 --seed 0
+        --tiles-per-slide 500 --seed 0 --patients patients.csv
     python tools/dataset_converters/pack_tiles.py --verify kidney.safetensors
 
 A source is a folder (its tiles.csv, or all below it where it has none), a CSV as `TileClassification` reads it (only
 `path` is needed; label, patient and slide are kept), a picture or a slide. A picture of the tile's size becomes a tile;
 a larger one is cut into a grid of whole tiles, and what is left over at its right and lower edge is dropped and
-counted. Of slides random places over tissue are taken; they may overlap. `UnlabelledTiles` reads the file, and so does
-anything that reads safetensors.
+counted. Of slides random places over tissue are taken; they may overlap. Slides and folders say nothing of patients:
+--patients takes a table of them, as the other converters do, with names as the files have them, with or without ending.
+`UnlabelledTiles` reads the file, and so does anything that reads safetensors.
 """
 
 import argparse
@@ -114,12 +115,15 @@ def _states_mpp(path: str) -> bool:
 def _jobs(args: argparse.Namespace) -> tuple[list[_Job], float]:
     """What is to be read, all of it checked; and the part of the pictures' pixels that is dropped."""
     from pathzoo.datasets.inventory import scan_images
+    from pathzoo.datasets.patient_table import state_patients
     from pathzoo.datasets.slide_places import survey_slides
     from pathzoo.datasets.unlabelled_sources import list_tiles
 
     infos, stores = list_tiles(args.source)
     if stores:
         raise ConfigError(f"{next(iter(stores))} is packed already; UnlabelledTiles takes several stores at once")
+    for warning in state_patients(infos, args.patients) if args.patients else ():
+        print(warning, file=sys.stderr)
     for info in infos:
         if args.source_mpp and info["mpp"] is None and not (info["kind"] == "slide" and _states_mpp(info["img_path"])):
             info["mpp"] = args.source_mpp
@@ -213,7 +217,9 @@ def _verify(path: Path) -> str:
     store = PackedTiles(path)
     with _progress(len(store)) as advance:
         store.verify(lambda done, total: advance())
-    return f"{path}: all {len(store)} tiles are as they were packed, digest {store.digest[:12]}"
+    return (
+        f"{path}: all {len(store)} tiles and what is known of them are as they were packed, digest {store.digest[:12]}"
+    )
 
 
 @contextmanager
@@ -236,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep-pixels", action="store_true", help="take pictures as they are, slides at level 0")
     parser.add_argument("--source-mpp", type=float, help="microns per pixel of what does not state its own")
     parser.add_argument("--tiles-per-slide", type=int, metavar="N", help="random places taken from each slide")
+    parser.add_argument("--patients", type=Path, help="CSV: slide, patient; without it those of tables are known alone")
     parser.add_argument("--seed", type=int, default=0, help="of the random places (default: %(default)s)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="one more source: a table of tiles")
     parser.add_argument("--classes", nargs="+", help="names of the labels, in order (default: those found, sorted)")

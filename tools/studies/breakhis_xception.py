@@ -19,11 +19,12 @@ from pathzoo.apis.options import parse_options
 from pathzoo.apis.setup import setup
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
-from pathzoo.errors import ConfigError, DataError
+from pathzoo.errors import DataError
 from pathzoo.evaluation.report import Predictions, read_predictions, write_evaluation
-from pathzoo.fileio import canonical_json, sha256_bytes, sha256_file
+from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
-from studies.results import KEYS, Results, chosen_arms, chosen_seeds, metric_columns, shown
+from studies.imagenet import digest_of, not_run, refuse_unused, weights_files
+from studies.results import KEYS, Results, chosen_arms, chosen_seeds, comparable, metric_columns, shown
 
 #: (metric, level) of the columns in results.csv.
 METRICS = (
@@ -89,12 +90,14 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """Runs every arm and seed that has no row yet.
 
     Raises:
-        ConfigError, DataError: A weights file that is missing, an unknown arm, a data folder that cannot be read.
+        ConfigError, DataError: A weights file that is missing or that no arm takes, an unknown arm, a data folder that
+            cannot be read.
     """
     setup()
     phantom = arguments.data_root == "phantom"
-    weights = _weights_files(arguments.weights)
+    weights = weights_files(arguments.weights)
     every = arms(arguments.scale, phantom)
+    refuse_unused(weights, {arm.network for arm in every if arm.network})
     chosen = chosen_arms(arguments, every, every)
     for seed in chosen_seeds(arguments, phantom):
         for arm in chosen:
@@ -113,12 +116,12 @@ def _run_arm(
         "data": arguments.data_name or ("phantom" if (root / "phantom.json").exists() else "real"),
         "arm": arm.name,
         "seed": seed,
-        "config_digest": _config_digest(config, weights.get(arm.network or "")),
+        "config_digest": _config_digest(config, digest_of(arm.network, weights)),
         "data_digest": _data_digest(config, root),
         "pathzoo": __version__,
     }
     if arm.network and arm.network not in weights:
-        row |= {"status": "not run", "note": f"no ImageNet weights of {arm.network} at hand"}
+        row |= not_run(arm.network)
         if not results.has(row):
             results.append(row)
         return
@@ -171,15 +174,15 @@ def _pool(folds: list[Predictions]) -> Predictions:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """The rows as markdown: the newest of each (scale, data, arm, seed), the paper's accuracy beside ours."""
-    newest = {(row["scale"], row["data"], row["arm"], row["seed"]): row for row in rows}
+    """The rows as markdown, those that are `comparable`; the paper's accuracy beside ours."""
+    newest, left_out = comparable(rows)
     paper = {arm.name: arm.paper for arm in (*_REAL, *_PHANTOM)}
     lines = [
         "| data | arm | seed | images | patients | accuracy | balanced accuracy | AUC | recognition rate, patients "
         "| recognition rate, slides | paper, % |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in newest.values():
+    for row in newest:
         if row["status"] != "done":
             cells = [f"not run: {row['note']}", "", "", "", "", "", ""]
         else:
@@ -189,7 +192,7 @@ def table(rows: list[dict[str, str]]) -> str:
         lines.append(
             "| " + " | ".join([row["data"], row["arm"], row["seed"], *cells, paper.get(row["arm"], "–")]) + " |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + (f"\n\n{left_out}" if left_out else "")
 
 
 def _scale_options(scale: str) -> dict[str, Any]:
@@ -207,20 +210,9 @@ def _draw(folder: Path, seed: int, shuffled: bool, scale: str) -> Path:
     return root
 
 
-def _weights_files(words: list[str]) -> dict[str, Path]:
-    files = {}
-    for word in words:
-        network, _, name = word.partition("=")
-        if not name or not Path(name).is_file():
-            raise ConfigError(f"--weights {word!r}: expected NETWORK=FILE with a file that exists")
-        files[network] = Path(name)
-    return files
-
-
-def _config_digest(config: Any, weights: Path | None) -> str:
+def _config_digest(config: Any, weights: str) -> str:
     """Of the resolved config without the data's place, and of the weights' bytes: the same on every machine."""
-    text = config.pretty_text + (sha256_file(weights) if weights else "")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256((config.pretty_text + weights).encode()).hexdigest()[:16]
 
 
 def _data_digest(config: Any, root: Path) -> str:

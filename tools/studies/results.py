@@ -66,6 +66,62 @@ class Results:
             writer.writerows(rows)
 
 
+#: A row of the file.
+Row = dict[str, str]
+
+
+def comparable(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """The rows that a table may show beside each other and average, and a paragraph on those it may not.
+
+    Of each (scale, data, arm, seed) the newest row counts, a finished one before one that was not run. Of the finished
+    rows of an arm those count that have the config digest of the newest: what was run with other settings is left
+    out, not averaged. So it is with the data digest, but for data whose name begins with "phantom", which is drawn
+    anew for each seed.
+
+    Args:
+        rows: The oldest first.
+
+    Returns:
+        The rows that count, ordered by when their seed first had one, and a paragraph that counts and names the seeds
+        left out; "" where there are none.
+    """
+    done = [row for row in rows if row["status"] == "done"]
+    current = {_arm(row): _made_by(row) for row in done}
+    seeds = {(*_arm(row), row["seed"]): row for row in rows}
+    seeds |= {(*_arm(row), row["seed"]): row for row in done}
+    seeds |= {(*_arm(row), row["seed"]): row for row in done if _made_by(row) == current[_arm(row)]}
+    kept, left = [], {}
+    for row in seeds.values():
+        if row["status"] != "done" or _made_by(row) == current[_arm(row)]:
+            kept.append(row)
+        else:
+            left.setdefault(_arm(row), []).append(row["seed"])
+    return kept, _left_out(left, len({_arm(row)[:2] for row in rows}) > 1)
+
+
+def _arm(row: Row) -> tuple[str, str, str]:
+    return row["scale"], row["data"], row["arm"]
+
+
+def _made_by(row: Row) -> tuple[str, str]:
+    """What has to be the same for all seeds of an arm."""
+    return row["config_digest"], "" if row["data"].startswith("phantom") else row["data_digest"]
+
+
+def _left_out(left: dict[tuple[str, str, str], list[str]], several: bool) -> str:
+    if not left:
+        return ""
+    count = sum(map(len, left.values()))
+    named = (
+        f"{f'{data}, {scale} scale, ' if several else ''}{arm} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})"
+        for (scale, data, arm), seeds in left.items()
+    )
+    return (
+        f"Left out: {count} row{'s' * (count > 1)} made with other settings, or of other data, than the newest of the "
+        f"same arm (by config_digest and data_digest), which must not be averaged with it: {'; '.join(named)}."
+    )
+
+
 def metric_columns(rows: list[dict], metrics: Metrics) -> dict[str, object]:
     """The columns of `metrics` from metric rows (metric, level, n, value, low, high), to four digits."""
     found: dict[str, object] = {}

@@ -28,6 +28,7 @@ from pathzoo.evaluation.functional.label_review import found_in_first
 from pathzoo.evaluation.label_review import review, review_source, swapped_on_purpose
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
+from studies.imagenet import digest_of, network_of, not_run, refuse_unused, weights_files
 from studies.results import KEYS, Results, chosen_arms, chosen_seeds, metric_columns
 from studies.self_training_table import table
 
@@ -97,18 +98,22 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """Runs every arm and seed that has no row yet.
 
     Raises:
-        ConfigError, DataError: An unknown arm, a data folder that cannot be read.
+        ConfigError, DataError: An unknown arm, a weights file that is missing or that no arm takes, a data folder that
+            cannot be read.
     """
     setup()
     phantom = arguments.data_root == "phantom"
+    weights = weights_files(arguments.weights)
     chosen = chosen_arms(arguments, ARMS, _SMOKE if arguments.scale == "smoke" else ARMS)
     for seed in chosen_seeds(arguments, phantom):
         root = _draw(folder, seed, arguments.scale) if phantom else Path(arguments.data_root)
         for arm in chosen:
-            _run_arm(arm, seed, root, arguments, results, folder)
+            _run_arm(arm, seed, root, weights, arguments, results, folder)
 
 
-def _run_arm(arm: Arm, seed: int, root: Path, arguments: Namespace, results: Results, folder: Path) -> None:
+def _run_arm(
+    arm: Arm, seed: int, root: Path, weights: dict[str, Path], arguments: Namespace, results: Results, folder: Path
+) -> None:
     scale = arguments.scale
     file = (_PAPER if scale == "paper" else _SMALL)["supervised" if arm.kind == "review" else arm.kind]
     # The user's first: a split of theirs has to be there before an arm sets its label_fraction in it.
@@ -119,19 +124,28 @@ def _run_arm(arm: Arm, seed: int, root: Path, arguments: Namespace, results: Res
         given["split"] = {"label_fraction": 1.0, "seed": 0} | given["split"]  # keys that arms and seeds set
     options = given | _options(arm, scale)
     config = load_config(file, options)
+    network = network_of(config)
+    refuse_unused(weights, {network} - {None})
     row: dict[str, Any] = {
         "scale": scale,
         "data": arguments.data_name or ("phantom" if (root / "phantom.json").exists() else "real"),
         "arm": arm.name,
         "seed": seed,
-        "config_digest": hashlib.sha256(config.pretty_text.encode()).hexdigest()[:16],
+        "config_digest": hashlib.sha256((config.pretty_text + digest_of(network, weights)).encode()).hexdigest()[:16],
         "data_digest": _data_digest(root, config),
         "pathzoo": __version__,
     }
+    if network and network not in weights:
+        row |= not_run(network)
+        if not results.has(row):
+            results.append(row)
+        return
     if results.has(row | {"status": "done"}):
         print(f"{arm.name}, seed {seed}: has its row")
         return
     options |= {"data_root": str(root), "split_seed": seed}
+    if network:
+        options["model.backbone.pretrained"] = str(weights[network])
     work = folder / sha256_bytes(canonical_json([row[key] for key in KEYS]))[:12]
     print(f"{arm.name}, seed {seed}: in {work}", flush=True)
     measure = _review if arm.kind == "review" else _train_and_test

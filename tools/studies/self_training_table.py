@@ -3,24 +3,26 @@
 import statistics
 from collections.abc import Sequence
 
-from studies.results import floats, paired_gain, shown, spread
+from studies.results import Row, comparable, floats, paired_gain, shown, spread
 
 _FULL, _FEW = "supervised, 100 %", "supervised, 35 %"
 #: What the study prints: mIoU, F1, accuracy; whether micro or macro it does not say.
 _PRINTED = {_FULL: "0.97 / 0.98 / 0.99", "self-training, 35 %, all pixels (study)": "0.93 / 0.95 / 0.98"}
 _FOUND = "flipped_in_first_fifth"
-Row = dict[str, str]
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as markdown: the newest of each (scale, data, arm, seed), the study's figures beside ours."""
-    newest = list({(row["scale"], row["data"], row["arm"], row["seed"]): row for row in rows}.values())
+    """The rows as markdown, those that are `comparable`; the study's figures beside ours."""
+    newest, left_out = comparable(rows)
     parts = []
-    for data in dict.fromkeys(row["data"] for row in newest):
-        done = [row for row in newest if row["data"] == data and row["status"] == "done"]
-        if len({row["seed"] for row in done}) > 1:
-            parts.append(f"{data}, means over seeds:\n\n{_summary(done)}")
+    scales = {row["scale"] for row in newest}
+    for scale, data in dict.fromkeys((row["scale"], row["data"]) for row in newest):
+        mine = [row for row in newest if (row["scale"], row["data"]) == (scale, data) and row["status"] == "done"]
+        if len({row["seed"] for row in mine}) > 1:
+            about = f"{data}, {scale} scale" if len(scales) > 1 else data
+            parts.append(f"{about}, means over seeds:\n\n{_summary(mine)}")
     parts.append("Every run; intervals are 95 % over patients:\n\n" + _every(newest) if newest else "No rows yet.")
+    parts += [left_out] if left_out else []
     return "\n\n".join(parts)
 
 

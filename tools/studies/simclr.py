@@ -10,6 +10,9 @@ The epoch with the lowest validation loss is kept throughout, at the small scale
 Tested is the classifier, fine-tuned in every layer, on patients that no run of the chain has seen; beside it stand a
 linear probe and nearest neighbours on the vectors of the last pretext run, with the same labels.
 
+At the paper's scale every chain begins with ImageNet weights, as the study's do: a file from `--weights resnet50=FILE`,
+without which an arm reads "not run".
+
 Phantoms are drawn anew for each seed. On real data `--data-root` is a folder with `breast/tiles.csv` and `kidney` (a
 folder of tiles, slides or a table; see `UnlabelledTiles`), and a seed is another split.
 """
@@ -30,8 +33,9 @@ from pathzoo.apis.setup import setup
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
 from pathzoo.engine.checkpoint import chosen_checkpoint
-from pathzoo.fileio import canonical_json, sha256_bytes
+from pathzoo.fileio import canonical_json, sha256_bytes, sha256_file
 from pathzoo.registry import DATASETS
+from studies.imagenet import digest_of, network_of, not_run, refuse_unused, weights_files
 from studies.results import Results, chosen_arms, chosen_seeds, metric_columns
 from studies.simclr_arms import ARMS, SMOKE, Arm, Link
 from studies.simclr_table import table
@@ -77,15 +81,18 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     """Runs every arm and seed that has no row yet.
 
     Raises:
-        ConfigError, DataError: An unknown arm, a data folder that cannot be read.
+        ConfigError, DataError: An unknown arm, a weights file that is missing or that no arm takes, a data folder that
+            cannot be read.
     """
     setup()
     phantom = arguments.data_root == "phantom"
+    weights = weights_files(arguments.weights)
     chosen = chosen_arms(arguments, ARMS, SMOKE if arguments.scale == "smoke" else ARMS)
     for seed in chosen_seeds(arguments, phantom):
         tissues = tuple(dict.fromkeys(tissue for arm in chosen for tissue in arm.tissues))
         root = _draw(folder, seed, tissues, arguments.scale) if phantom else Path(arguments.data_root)
-        runs = _Runs(root, seed, arguments, folder)
+        runs = _Runs(root, seed, weights, arguments, folder)
+        refuse_unused(weights, {runs.network(arm) for arm in chosen} - {None})
         for arm in chosen:
             runs.row(arm, results)
 
@@ -93,8 +100,8 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
 class _Runs:
     """The trainings of one seed: their options, their folders, which a rerun and other arms find again."""
 
-    def __init__(self, root: Path, seed: int, arguments: Namespace, folder: Path) -> None:
-        self.root, self.seed, self.folder = root, seed, folder
+    def __init__(self, root: Path, seed: int, weights: dict[str, Path], arguments: Namespace, folder: Path) -> None:
+        self.root, self.seed, self.weights, self.folder = root, seed, weights, folder
         self.scale, self.keep = arguments.scale, arguments.keep
         self.data = arguments.data_name or ("phantom" if arguments.data_root == "phantom" else "real")
         self.given = parse_options(arguments.cfg_options)
@@ -104,10 +111,11 @@ class _Runs:
             keys = {"label_fraction": 1.0, "val_label_fraction": 1.0, "seed": 0}
             self.given["split"] = keys | self.given["split"]
         self._digests: dict[str, str] = {}  # of tissues
-        self._texts: dict[bytes, str] = {}  # of resolved configs, which take long to write out
+        self._resolved: dict[bytes, tuple[str, str | None]] = {}  # configs, which take long to write out
 
     def row(self, arm: Arm, results: Results) -> None:
         """Appends the arm's row, where it has none."""
+        network = self.network(arm)
         missing = [tissue for tissue in arm.tissues if not (self.root / tissue).exists()]
         row: dict[str, Any] = {
             "scale": self.scale,
@@ -118,8 +126,9 @@ class _Runs:
             "data_digest": "" if missing else self._data_digest(arm),
             "pathzoo": __version__,
         }
-        if missing:
-            row |= {"status": "not run", "note": f"no tiles of {missing[0]} at hand"}
+        if missing or (network and network not in self.weights):
+            row |= not_run(str(network))
+            row |= {"note": f"no tiles of {missing[0]} at hand"} if missing else {}
             if not results.has(row):
                 results.append(row)
             return
@@ -131,7 +140,7 @@ class _Runs:
 
     def _measure(self, arm: Arm) -> dict[str, Any]:
         """Trains what of the chain is not there yet, tests the classifier and probes what it began with."""
-        parent: Path | None = None
+        parent = self.weights.get(self.network(arm) or "")
         for link in arm.chain:
             parent = chosen_checkpoint(self._train(*self._pretext(link, arm), parent))
         file, options = self._classifier(arm)
@@ -162,9 +171,9 @@ class _Runs:
         """The folder of a finished run; trains where it is not one yet."""
         # Whatever changes the weights is in the name, so that no run is taken for one of other settings or other tiles.
         made_from = [
-            self._text(file, options),
+            self._resolve(file, options)[0],
             self._digests[_tissue(options)],
-            parent and parent.parent.name,
+            self._name_of(parent),
             self.seed,
         ]
         work = self.folder / sha256_bytes(canonical_json(made_from))[:12]
@@ -173,6 +182,16 @@ class _Runs:
             train(file, work, resume=True, options=self._placed(file, options, parent), seed=self.seed)
             (work / "finished").touch()
         return work
+
+    def network(self, arm: Arm) -> str | None:
+        """Whose ImageNet weights the arm's first run begins with; None where it begins with none."""
+        return self._resolve(*(self._pretext(arm.chain[0], arm) if arm.chain else self._classifier(arm)))[1]
+
+    def _name_of(self, parent: Path | None) -> str | None:
+        """What tells the weights of a parent from others': the folder of a run, the bytes of a file of `--weights`."""
+        if parent is None or parent not in self.weights.values():
+            return parent and parent.parent.name
+        return sha256_file(parent)
 
     def _pretext(self, link: Link, arm: Arm) -> tuple[str, dict[str, Any]]:
         """A pretext run's config, and its options that do not depend on where the data is."""
@@ -232,16 +251,18 @@ class _Runs:
         """Of every resolved config of the chain without the data's place: the same on every machine."""
         text = f"{self._rates()}\n"
         for file, options in (*map(partial(self._pretext, arm=arm), arm.chain), self._classifier(arm)):
-            text += f"{_tissue(options)}\n{self._text(file, options)}\n"
+            text += f"{_tissue(options)}\n{self._resolve(file, options)[0]}\n"
+        text += digest_of(self.network(arm), self.weights)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _text(self, file: str, options: dict[str, Any]) -> str:
-        """A resolved config, written out."""
+    def _resolve(self, file: str, options: dict[str, Any]) -> tuple[str, str | None]:
+        """A resolved config, written out, and the network whose ImageNet weights it begins with."""
         options = {key: value for key, value in options.items() if key != "tissue"}
         key = canonical_json([file, _plain(options)])
-        if key not in self._texts:
-            self._texts[key] = str(load_config(file, options).pretty_text)
-        return self._texts[key]
+        if key not in self._resolved:
+            config = load_config(file, options)
+            self._resolved[key] = str(config.pretty_text), network_of(config)
+        return self._resolved[key]
 
     def _data_digest(self, arm: Arm) -> str:
         """Of every tile that the arm may see."""

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from studies.results import floats, paired_gain, spread
+from studies.results import Row, comparable, floats, paired_gain, spread
 
 #: Parts of the labels that the study takes.
 FRACTIONS = (0.05, 0.25, 0.5)
@@ -19,17 +19,15 @@ _PRINTED = {
     "SimCLR": ("75.59 (0.5545)", "84.8 (0.3569)", "88.79 (0.2767)"),
     "SimCLR, kidney then breast": ("80.65 (0.4881?)", "88.96 (0.2785?)", "91.5? (0.2229)"),
 }
-Row = dict[str, str]
 #: Arm's name without fraction -> fraction in % -> rows.
 _Grid = dict[str, dict[str, list[Row]]]
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as markdown: the newest of each (scale, data, arm, seed), the study's figures beside ours."""
-    newest = list({(row["scale"], row["data"], row["arm"], row["seed"]): row for row in rows}.values())
+    """The rows as markdown, those that are `comparable`; the study's figures beside ours."""
     parts = []
-    for scale, data in dict.fromkeys((row["scale"], row["data"]) for row in newest):
-        mine = [row for row in newest if (row["scale"], row["data"]) == (scale, data)]
+    for scale, data in dict.fromkeys((row["scale"], row["data"]) for row in rows):
+        mine, left_out = comparable([row for row in rows if (row["scale"], row["data"]) == (scale, data)])
         grid = _grid([row for row in mine if row["status"] == "done"])
         seeds = {row["seed"] for row in mine}
         sizes = sorted({f"{row['n_images']} tiles of {row['n_patients']} patients" for row in mine if row["n_images"]})
@@ -39,8 +37,9 @@ def table(rows: list[Row]) -> str:
                 f"{about}. Accuracy, loss (negative log-likelihood) in brackets; the study's in %:\n\n{_beside(grid)}",
                 f"Gains in accuracy, paired by seed:\n\n{_gains(grid)}",
                 f"Accuracy of a linear probe and of nearest neighbours on the vectors before fine-tuning, with the "
-                f"fraction's labels:\n\n{_probes(grid)}",
+                f"fraction's labels:\n\n{_probes(grid, scale)}",
             ]
+        parts += [left_out] if left_out else []
         notes = dict.fromkeys(f"{row['arm']}: {row['note']}" for row in mine if row["status"] != "done")
         if notes:
             parts.append("Not run:\n\n" + "\n".join(f"- {note}" for note in notes))
@@ -97,7 +96,7 @@ def _gains(grid: _Grid) -> str:
     return "\n".join(lines)
 
 
-def _probes(grid: _Grid) -> str:
+def _probes(grid: _Grid, scale: str) -> str:
     shares = [percent(fraction) for fraction in FRACTIONS]
     heads = " | ".join(f"{share}: linear | kNN" for share in shares)
     lines = [f"| vectors of | pretext tiles of breast | {heads} |", "|---|---|" + "---|" * 2 * len(shares)]
@@ -108,7 +107,9 @@ def _probes(grid: _Grid) -> str:
             for share in shares
             for kind in ("linear", "knn")
         ]
-        vectors = "random weights" if method == _SUPERVISED else method
+        # At the paper's scale every chain begins with ImageNet weights, or what the user has put in their place.
+        start = "initial weights" if scale == "paper" else "random weights"
+        vectors = start if method == _SUPERVISED else method
         lines.append("| " + " | ".join([vectors, tiles, *figures]) + " |")
     return "\n".join(lines)
 

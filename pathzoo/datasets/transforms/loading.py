@@ -10,6 +10,7 @@ from PIL import Image
 
 from pathzoo.datasets.pixel_modes import ALPHA_MODES, mode_problem
 from pathzoo.errors import DataError
+from pathzoo.pixel_depth import channel_bits
 from pathzoo.registry import TRANSFORMS
 
 
@@ -28,7 +29,7 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         DataError: the file is missing, empty, damaged, no picture, over 178 million pixels, or of a kind that has no
-            plain RGB meaning (16-bit or float grey, CMYK, Lab). The message names the file.
+            plain RGB meaning (16 bits per channel, float grey, CMYK, Lab). The message names the file.
     """
     return _decode(path, path)
 
@@ -41,8 +42,9 @@ def decode_rgb(data: bytes, path: str | os.PathLike) -> np.ndarray:
 def _decode(source: str | os.PathLike | io.BytesIO, path: str | os.PathLike) -> np.ndarray:
     try:
         with Image.open(source) as picture:
+            bits = channel_bits(picture)
             picture.load()
-            return _to_rgb(picture, path)
+            return _to_rgb(picture, bits, path)
     except DataError:
         raise
     except FileNotFoundError:
@@ -57,8 +59,8 @@ def _decode(source: str | os.PathLike | io.BytesIO, path: str | os.PathLike) -> 
         raise DataError(f"{path}: cannot be decoded ({reason}); copy it again or take it off the list") from None
 
 
-def _to_rgb(picture: Image.Image, path: str | os.PathLike) -> np.ndarray:
-    problem = mode_problem(picture)
+def _to_rgb(picture: Image.Image, bits: int, path: str | os.PathLike) -> np.ndarray:
+    problem = mode_problem(picture, bits)
     if problem:
         raise DataError(f"{path}: {problem}")
     if picture.mode in ALPHA_MODES or (picture.mode == "P" and "transparency" in picture.info):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from pathzoo.engine.checkpoint import chosen_checkpoint, load_checkpoint_safely, state_dict_of
@@ -18,6 +20,8 @@ from pathzoo.fileio import canonical_json, sha256_file
 
 #: What stands before timm's own key names: in models that hold a `TimmBackbone`, and in a `TimmBackbone` alone.
 PREFIXES = ("backbone.timm_model.", "timm_model.")
+#: Key of a .safetensors file's metadata: where its tensors come from.
+EXPORTED = "pathzoo.exported"
 _MODEL_NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*(?:@[0-9A-Za-z.+-]+)?")
 _FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _GIVE = "give 'imagenet', None, or a .safetensors or .pth file, a run's or published folder, or NAME[@VERSION]"
@@ -32,7 +36,11 @@ class ParentWeights:
     - of a run's checkpoint: `file`, and `backbone`, digests of its tensors by the type that they may be published in
       (`backbone_digest`), by which its published form is known again;
     - of a published model: `name`, `version`, `digest`, `licence`;
-    - of any other file: `file`.
+    - of any other file: `file`;
+    - of the first two `input`: mean and std (0..255) and mpp (microns per pixel) that it was trained with.
+
+    Of a file that tools/analysis_tools/export_backbone.py wrote it is the record of what was exported, and `exported`,
+    the file's own name and SHA-256.
     """
 
     where: str
@@ -114,6 +122,11 @@ class Fit:
         parts = (f"{len(keys)} {name}{_first(keys)}" for name, keys in self._lists())
         return ", ".join(parts)
 
+    def listing(self) -> str:
+        """Every key that has no place, a line for each."""
+        wrong = self._lists()[1:]
+        return "\n".join(f"  {name}: {key}" for name, keys in wrong for key in keys)
+
     def _lists(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         return (
             ("tensors mapped", self.mapped),
@@ -160,9 +173,12 @@ def load_parent(parent: ParentWeights, network: nn.Module, name: str, partial: b
         What was loaded and what was not.
 
     Raises:
-        CheckpointError: Not all fits, or with `partial` nothing; the message lists how much, and the first of each.
+        CheckpointError: Not all fits, or with `partial` nothing; the message tells how much, and the first of each. The
+            log has all of their names.
     """
     fit = compare(parent.tensors, network, name)
+    if not fit.whole:
+        print_log(f"{parent.where} and timm's {name}:\n{fit.listing()}", logger="current", level=logging.WARNING)
     if not fit.mapped or not (fit.whole or partial):
         remedy = "give weights of the same network"
         if fit.mapped:
@@ -173,36 +189,66 @@ def load_parent(parent: ParentWeights, network: nn.Module, name: str, partial: b
 
 
 def _of_file(path: Path) -> ParentWeights:
-    state = _file_state(path)
+    state, about = _file_state(path)
     tensors = timm_keys(state)
     record: dict[str, Any] = {"source": "file", "file": path.name, "sha256": sha256_file(path)}
-    if any(key.startswith(PREFIXES[0]) for key in state):
+    if EXPORTED in about:
+        origin = _exported_from(about[EXPORTED], tensors, path)
+        mean, std = origin["mean"], origin["std"]
+        record = origin["record"] | {"exported": {"file": path.name, "sha256": record["sha256"]}}
+        return ParentWeights(str(path), tensors, record, path.parent, about.get("network"), mean, std)
+    if any(key.startswith(PREFIXES[0]) for key in state) or (path.parent / "train_run.json").is_file():
         # A model's tensors, not a bare network's: some training made them, and what comes of it has to tell so.
         record["source"] = "run"
         record["backbone"] = {dtype: backbone_digest(tensors, dtype) for dtype in ("float32", "float16")}
-        return ParentWeights(str(path), tensors, record, path.parent, *_of_run(path.parent))
+        network, given = _of_run(path.parent)
+        record["input"] = {key: given.get(key) for key in ("mean", "std", "mpp")}
+        mean, std = given.get("mean") or None, given.get("std") or None
+        return ParentWeights(str(path), tensors, record, path.parent, network, mean, std)
     return ParentWeights(str(path), tensors, record, path.parent)
 
 
-def _of_run(folder: Path) -> tuple[str | None, Sequence[float] | None, Sequence[float] | None]:
-    """timm's name of a run's network, and its mean and std, as far as its record tells."""
+def _of_run(folder: Path) -> tuple[str | None, dict[str, Any]]:
+    """timm's name of a run's network, and how it was fed (`model_input`), as far as its record tells."""
     try:
         run = json.loads((folder / "train_run.json").read_text(encoding="utf-8"))
         name = (run["model"].get("backbone") or {}).get("name")
-        given = run.get("model_input") or {}
-        return name, given.get("mean") or None, given.get("std") or None
+        return name, dict(run.get("model_input") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, None, None
+        return None, {}
 
 
-def _file_state(path: Path) -> dict[str, torch.Tensor]:
+def exported_record(parent: ParentWeights, tensors: Mapping[str, torch.Tensor]) -> str:
+    """What an exported file keeps of where its tensors come from, as the JSON under `EXPORTED` of its metadata."""
+    own = {"record": parent.record, "mean": parent.mean, "std": parent.std}
+    return canonical_json(own | {"tensors": backbone_digest(tensors, "float32")}).decode()
+
+
+def _exported_from(text: str, tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, Any]:
+    try:
+        origin = json.loads(text)
+        whole = isinstance(origin["record"]["source"], str) and {"mean", "std", "tensors"} <= set(origin)
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole or origin["tensors"] != backbone_digest(tensors, "float32"):
+        raise CheckpointError(
+            f"{path}: its metadata says that other tensors were exported; export the backbone again, or save the "
+            "tensors without metadata"
+        )
+    return dict(origin)
+
+
+def _file_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A file's tensors, and the metadata that a .safetensors file has beside them."""
     if path.suffix != ".safetensors":
-        return state_dict_of(load_checkpoint_safely(path))
-    from safetensors import SafetensorError
+        return state_dict_of(load_checkpoint_safely(path)), {}
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+        return load_file(path), about
     except SafetensorError as error:
         raise CheckpointError(f"{path}: no whole safetensors file ({error}); fetch it again") from error
 
@@ -224,6 +270,7 @@ def _of_published(model: str | Path) -> ParentWeights:
         "sha256": manifest.files[WEIGHTS_FILE].sha256,
         "digest": manifest.digest,
         "licence": manifest.licence,
+        "input": {"mean": list(manifest.input.mean), "std": list(manifest.input.std), "mpp": manifest.input.mpp},
     }
     backbone = manifest.model.get("backbone")
     network = backbone.get("name") if isinstance(backbone, dict) else None

@@ -28,8 +28,11 @@ class BatchedViews(SelfSupDataPreprocessor):
 
     Draws in training: by `sample_seed` where the data samples hold it (name it in PackInputs' meta_keys), as
     HistologyViews does: then neither the number of processes nor an interruption changes what is drawn. Without it from
-    torch's generator of the device, which is seeded alike in all processes unless `randomness` says diff_rank_seed. In
-    validation: by `sample_idx`, so that every epoch and every batch size score the same views.
+    torch's generator of the device, which `EpochSeedHook` (every config of the project has it) seeds by the run's seed,
+    the rank and the epoch: processes draw differently and a resumed run as an unbroken one, but another number of
+    processes draws other views. Where that hook is missing, mmengine has seeded all processes alike, unless
+    `randomness` says diff_rank_seed.
+    In validation: by `sample_idx`, so that every epoch and every batch size score the same views.
 
     Args:
         mean, std: of the normalisation, three numbers on 0..255; none without them.

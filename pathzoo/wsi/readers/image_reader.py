@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pathzoo.errors import SlideError
+from pathzoo.pixel_depth import channel_bits, depth_problem
 from pathzoo.wsi.readers.base import DeclinedError, Level, mpp_from_tiff
 from pathzoo.wsi.types import RGB, Region
 
@@ -73,11 +74,15 @@ def read_image(path: str | Path) -> RGB:
     decodes, and an EXIF orientation is ignored.
 
     Raises:
-        SlideError: Missing, damaged, truncated or empty file; 16-bit, float or CMYK pixels; over 178 million pixels.
+        SlideError: Missing, damaged, truncated or empty file; over 8 bits per channel, float or CMYK pixels; over 178
+            million pixels.
     """
     path = Path(path)
     with _opened(path) as image:
         layered = image.mode in _ALPHA_MODES or (image.mode == "P" and "transparency" in image.info)
+        deep = depth_problem(image.mode, channel_bits(image))
+        if deep:
+            raise SlideError(f"{path}: {deep}")
         if not layered and image.mode not in _PLAIN_MODES:
             raise SlideError(f"{path}: pixels of mode {image.mode} have no plain RGB value; save it as 8-bit RGB")
         try:

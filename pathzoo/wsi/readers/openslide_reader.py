@@ -9,6 +9,7 @@ import numpy as np
 import openslide
 
 from pathzoo.errors import SlideError
+from pathzoo.pixel_depth import depth_problem
 from pathzoo.wsi.readers.base import DeclinedError, Level, mpp_from_tiff
 from pathzoo.wsi.readers.tiff_layout import TiffLayout, read_layout
 from pathzoo.wsi.types import RGB, Region
@@ -34,6 +35,10 @@ class OpenSlideReader:
         if layout is None:
             with suppress(DeclinedError):
                 layout = read_layout(path)
+        # OpenSlide keeps the upper byte of deeper pixels: of an instrument's 12 bits in 16 a nearly black picture.
+        problem = None if layout is None else depth_problem("TIFF", layout.pages[0].bits)
+        if problem:
+            raise SlideError(f"{path}: {problem}")
         #: What is wrong with the file though it can be read, a line each.
         self.notes = () if layout is None else layout.notes
         if openslide.OpenSlide.detect_format(path) is None:

@@ -29,7 +29,7 @@ _LARGEST_NATIVE_TILE = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class TiledPage:
-    """One tiled directory of a TIFF: 8-bit pixels, interleaved."""
+    """One tiled directory of a TIFF: where it can be read here, 8-bit pixels, interleaved."""
 
     #: Position in the file's chain of directories.
     number: int
@@ -49,6 +49,8 @@ class TiledPage:
     tables: bytes | None
     #: Whether it calls itself a smaller version of another one (NewSubfileType).
     reduced: bool
+    #: Bits per sample, the most of any.
+    bits: int
     #: Why the tiles cannot be read here; None where they can.
     unsupported: str | None
 
@@ -143,6 +145,7 @@ def _page(path: Path, size: int, number: int, page: Any) -> TiledPage | None:
         differences=int(page.predictor) == 2,
         tables=None if tables is None else bytes(tables),
         reduced=bool(int(page.subfiletype) & 1),
+        bits=int(np.max(page.bitspersample)),
         unsupported=_unsupported(page, tile_width * tile_height),
     )
 

@@ -3,10 +3,12 @@ import io
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 import pathzoo.datasets.transforms  # noqa: F401 - registers
-from pathzoo.datasets.transforms.loading import LoadTile, read_rgb
+from pathzoo.datasets.inventory import inspect_image
+from pathzoo.datasets.transforms.loading import LoadTile, decode_rgb, read_rgb
 from pathzoo.errors import DataError
 from pathzoo.registry import TRANSFORMS
 
@@ -87,6 +89,44 @@ def test_16_bit_and_cmyk_are_refused(tmp_path):
     Image.new("CMYK", (4, 4)).save(tmp_path / "print.jpg")
     with pytest.raises(DataError, match=r"print\.jpg: pixels of mode CMYK"):
         read_rgb(tmp_path / "print.jpg")
+
+
+_DEEP = np.full((6, 8, 4), 3000, np.uint16)  # 12 bits in 16: its upper byte is 11 of 255, nearly black
+_DEEP_FILES = {
+    "cv2.png": lambda path: cv2.imwrite(path, _DEEP[..., :3]),
+    "alpha.png": lambda path: cv2.imwrite(path, _DEEP),
+    "grey.png": lambda path: cv2.imwrite(path, _DEEP[..., 0]),
+    "cv2.tif": lambda path: cv2.imwrite(path, _DEEP[..., :3]),
+    "little.tif": lambda path: tifffile.imwrite(path, _DEEP[..., :3], photometric="rgb"),
+    "big.tif": lambda path: tifffile.imwrite(path, _DEEP[..., :3], photometric="rgb", byteorder=">"),
+    "zlib.tif": lambda path: tifffile.imwrite(path, _DEEP[..., :3], photometric="rgb", compression="zlib"),
+    "apart.tif": lambda path: tifffile.imwrite(
+        path, _DEEP[..., :3].transpose(2, 0, 1), photometric="rgb", planarconfig="separate"
+    ),
+    "alpha.tif": lambda path: tifffile.imwrite(path, _DEEP, photometric="rgb", extrasamples=["unassalpha"]),
+    "grey.tif": lambda path: tifffile.imwrite(path, _DEEP[..., 0]),
+}
+
+
+@pytest.mark.parametrize("name", _DEEP_FILES)
+def test_16_bits_are_refused_in_colour_too_where_pillow_drops_half_of_them(tmp_path, name):
+    path = tmp_path / name
+    _DEEP_FILES[name](str(path))
+    with Image.open(path) as picture:
+        assert picture.mode in ("RGB", "RGBA", "I;16"), "Pillow itself opens it"
+    for read in (read_rgb, lambda path: decode_rgb(path.read_bytes(), path)):
+        with pytest.raises(DataError, match=rf"{name}: pixels of mode \S+ .*16 bits.*8-bit RGB.*257") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+    record = inspect_image(path)
+    assert record.error == str(error.value).removeprefix(f"{path}: ") and record.sha256 and record.width is None
+
+
+def test_fewer_bits_than_8_are_no_reason(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8), np.uint8) > 127
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(pixels).save(tmp_path / name)  # 1 bit
+        assert (read_rgb(tmp_path / name)[..., 0] == pixels * 255).all()
 
 
 def test_too_large_pictures_are_named(tmp_path, monkeypatch):
