@@ -8,7 +8,8 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 
 # Yields `data_info` dicts with img_path, patient, mpp and gt_label (pathzoo.datasets.tiles), img alone
-# (pathzoo.datasets.unlabelled) or img and gt_seg_map (pathzoo.datasets.regions); pictures are RGB uint8.
+# (pathzoo.datasets.unlabelled), img and gt_seg_map (pathzoo.datasets.regions) or img and gt_bboxes
+# (pathzoo.datasets.detection_tiles); pictures are RGB uint8.
 DATASETS = Registry(
     "dataset",
     parent=root.DATASETS,
@@ -21,6 +22,7 @@ DATASETS = Registry(
         "pathzoo.datasets.pseudo_labelled",
         "pathzoo.datasets.unlabelled",
         "pathzoo.datasets.breast_tiles",
+        "pathzoo.datasets.detection_tiles",
     ],
 )
 # Takes and returns one results dict; `img` is RGB uint8 (H, W, 3).

@@ -14,6 +14,7 @@ _EXPORTS = {
     "PseudoLabelled": "pathzoo.datasets.pseudo_labelled",
     "RegionSegmentation": "pathzoo.datasets.regions",
     "TileClassification": "pathzoo.datasets.tiles",
+    "TileDetection": "pathzoo.datasets.detection_tiles",
     "UnlabelledTiles": "pathzoo.datasets.unlabelled",
 }
 

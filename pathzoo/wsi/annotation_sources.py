@@ -25,21 +25,26 @@ class AnnotatedSlide:
 
 
 def list_sources(
-    slides: Path, annotations: Path, patients: Path | None = None, mpps: Path | None = None
+    slides: Path,
+    annotations: Path | None,
+    patients: Path | None = None,
+    mpps: Path | None = None,
+    suffixes: Sequence[str] = ANNOTATION_SUFFIXES,
 ) -> list[AnnotatedSlide]:
     """Pairs slides with their annotations, where they have any, and with what the tables say of them.
 
     Args:
         slides: A folder of slides, or a CSV with a column `slide` (paths from the CSV's folder).
-        annotations: A folder of QuPath GeoJSON or ImageScope XML, files named after the slides.
+        annotations: A folder of QuPath GeoJSON or ImageScope XML, files named after the slides. None looks for none.
         patients: CSV with columns slide, patient.
         mpps: CSV with columns slide, mpp.
+        suffixes: What files of annotations end in.
 
     Raises:
         DataError: A missing folder, table or column, a value that is no number, a slide twice in a table, or with two
             files of annotations.
     """
-    if not annotations.is_dir():
+    if annotations is not None and not annotations.is_dir():
         raise DataError(f"{annotations}: no such folder of annotations")
     by_patient = read_slide_table(patients, "patient") if patients else {}
     by_mpp = read_slide_table(mpps, "mpp") if mpps else {}
@@ -48,7 +53,8 @@ def list_sources(
         mpp = _value_of(slide, by_mpp, mpps, "mpp")
         patient = _value_of(slide, by_patient, patients, "patient")
         resolution = None if mpp is None else _positive(mpp, slide, mpps)
-        sources.append(AnnotatedSlide(slide, _annotations_of(slide, annotations), patient, resolution))
+        drawn = None if annotations is None else _annotations_of(slide, annotations, suffixes)
+        sources.append(AnnotatedSlide(slide, drawn, patient, resolution))
     return sources
 
 
@@ -96,9 +102,9 @@ def patients_unknown(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _annotations_of(slide: Path, folder: Path) -> Path | None:
-    files = [folder / f"{slide_name(slide)}{suffix}" for suffix in ANNOTATION_SUFFIXES]
-    found = [file for file in files if file.is_file()]
+def _annotations_of(slide: Path, folder: Path, suffixes: Sequence[str]) -> Path | None:
+    files = [folder / f"{slide_name(slide)}{suffix}" for suffix in suffixes]
+    found = [file for file in files if file.is_file() and file.resolve() != slide.resolve()]
     if len(found) > 1:
         raise DataError(f"{slide.name}: has two files of annotations, {found[0]} and {found[1].name}; remove one")
     return found[0] if found else None

@@ -6,11 +6,14 @@ shortcut, so a model at chance scores at chance. Nothing measured on them says a
     stain, texture, nuclei, canvas    how a section looks (any organ)
     epithelium, tissue                breast, from benign to malignant
     kidney                            another organ, without labels
+    glomeruli                         what is to be found in it, and what looks alike
     layout, lesions                   several lesions in one region, with labels
     breakhis, regions, slide, tiles   what is written to disk: a cohort of images, of labelled regions or of tiles (of
                                       noise too), a whole slide with annotations
+    biopsy                            slides of kidney biopsies with outlined glomeruli
 """
 
+from pathzoo.datasets.phantom.biopsy import draw_biopsy, write_biopsies
 from pathzoo.datasets.phantom.breakhis import write_breakhis
 from pathzoo.datasets.phantom.lesions import draw_region
 from pathzoo.datasets.phantom.regions import write_regions
@@ -20,9 +23,11 @@ from pathzoo.datasets.phantom.tissue import DIFFICULTY, draw_tissue
 
 __all__ = [
     "DIFFICULTY",
+    "draw_biopsy",
     "draw_region",
     "draw_slide",
     "draw_tissue",
+    "write_biopsies",
     "write_breakhis",
     "write_regions",
     "write_slide",

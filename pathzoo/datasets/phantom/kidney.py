@@ -23,11 +23,11 @@ def paint_kidney(canvas: Canvas, rng: np.random.Generator, atypia: float) -> Non
     ground = canvas.free_area()
     for _ in range(int(rng.poisson(ground / 1.5e5))):
         _glomerulus(canvas, rng)
-    _tubules(canvas, rng, atypia, ground * rng.uniform(0.15, 0.45))
+    paint_tubules(canvas, rng, atypia, ground * rng.uniform(0.15, 0.45))
     paint_stroma_cells(canvas, rng, canvas.free_area() * rng.uniform(0.04, 0.12))
 
 
-def _tubules(canvas: Canvas, rng: np.random.Generator, atypia: float, ground_left: float) -> None:
+def paint_tubules(canvas: Canvas, rng: np.random.Generator, atypia: float, ground_left: float) -> None:
     """Paints tubules, each against its neighbours, until only `ground_left` square microns are free."""
     kind = epithelial_nucleus(atypia)
     bank = NucleusBank(rng, kind, canvas.mpp, 72)
@@ -36,9 +36,10 @@ def _tubules(canvas: Canvas, rng: np.random.Generator, atypia: float, ground_lef
         (27.0, 0.30, (rng.uniform(0.12, 0.18), rng.uniform(0.50, 0.70))),
         (19.0, 0.55, (rng.uniform(0.12, 0.18), rng.uniform(0.25, 0.38))),
     )
-    x, y = canvas.free_points(rng, 40 + int(canvas.free_area() / 100))
+    free = canvas.free_area()
+    x, y = canvas.free_points(rng, 40 + int(free / 100))
     for column, row in zip(x, y, strict=True):
-        if canvas.free_area() <= ground_left:
+        if free <= ground_left:
             return
         radius, lumen, dye = looks[int(rng.random() < 0.4)]
         radius *= float(np.exp(rng.normal(0, 0.15)))
@@ -47,6 +48,7 @@ def _tubules(canvas: Canvas, rng: np.random.Generator, atypia: float, ground_lef
         if not canvas.is_free(column, row, 0.75 * radius):
             continue
         canvas.occupy(outline)
+        free = canvas.free_area()
         canvas.fill(outline.moved_in(-rng.uniform(0.5, 2.0)), 0.03, 0.12, strength=0.9)
         canvas.fill(outline, *dye, soft=0.7)
         canvas.fill(outline.scaled(lumen), 0.01, 0.04, strength=rng.uniform(0.6, 1.0), soft=1.0)

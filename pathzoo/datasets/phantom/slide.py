@@ -61,7 +61,7 @@ def write_slide(
     if min(size) * mpp < 400:
         raise DataError(f"{path}: {size[0]}x{size[1]} px at {mpp} um is too small; give at least 400 um on each side")
     picture, regions = draw_slide(seed, size, mpp, pieces=pieces, difficulty=difficulty, stain=stain)
-    _write_pyramid(path, picture, mpp, quality)
+    write_pyramid(path, picture, mpp, quality)
     annotations = path.with_name("annotations.geojson") if annotations is None else Path(annotations)
     write_json(annotations, _geojson(regions, size, seed))
     return annotations
@@ -147,7 +147,8 @@ def _feature(name: str, ring: list[list[float]], identifier: str) -> dict:
     }
 
 
-def _write_pyramid(path: Path, picture: np.ndarray, mpp: float, quality: int) -> None:
+def write_pyramid(path: Path, picture: np.ndarray, mpp: float, quality: int) -> None:
+    """Writes RGB uint8 (H, W, 3) as a JPEG pyramid that states its resolution, as `write_slide` says; whole or not."""
     height, width = picture.shape[:2]
     aperio = path.suffix.lower() == ".svs"
     description = None

@@ -8,6 +8,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from pathzoo.datasets.transforms.albumentations import Albumentations
 from pathzoo.datasets.transforms.geometry import CenterCropOrPad, ResizeShortSide, ResizeToMpp
 from pathzoo.datasets.transforms.loading import LoadTile
+from pathzoo.datasets.transforms.mosaic import LetterBox, Mosaic
 from pathzoo.datasets.transforms.stain import StainJitter
 from pathzoo.datasets.transforms.stain_normalize import NormalizeStain
 from pathzoo.datasets.transforms.views import HistologyViews
@@ -16,7 +17,9 @@ __all__ = [
     "Albumentations",
     "CenterCropOrPad",
     "HistologyViews",
+    "LetterBox",
     "LoadTile",
+    "Mosaic",
     "NormalizeStain",
     "ResizeShortSide",
     "ResizeToMpp",
