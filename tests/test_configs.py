@@ -12,16 +12,21 @@ from PIL import Image
 from pathzoo.apis.config import load_config
 from pathzoo.apis.setup import setup
 from pathzoo.apis.train import train
-from pathzoo.datasets.phantom import write_breakhis, write_regions, write_tiles
+from pathzoo.datasets.detection_tiles import DET_META_KEYS
+from pathzoo.datasets.phantom import write_biopsies, write_breakhis, write_regions, write_tiles
 from pathzoo.datasets.regions import SEG_META_KEYS
 from pathzoo.paths import configs_root, leaf_configs
 from pathzoo.registry import MODELS, TRANSFORMS
+from pathzoo.wsi.annotated_boxes import write_box_tiles
+from pathzoo.wsi.box_rules import BoxRules
+from pathzoo.wsi.slide_objects import find_object_sources
 from pathzoo.zoo.allowlist import find_refused, to_data
 from pathzoo.zoo.manifest import ModelInput
 
 _ALL = {str(path.relative_to(configs_root())): path for path in leaf_configs()}
 _SEGMENTATION = {name for name in _ALL if name.startswith("self_training/")}
 _PRETEXT = {n for n in _ALL if n.startswith(("rotation_pred/", "simclr/")) and not n.startswith("simclr/full_")}
+_DETECTION = {name for name in _ALL if name.startswith("glomerulus_yolov5/")}
 _SMALL = [name for name in _ALL if name.endswith("_small.py")]
 
 
@@ -61,9 +66,21 @@ def tiles(tmp_path_factory) -> Path:
     return root
 
 
-def _shrunk(name: str, phantom: Path, regions: Path, tiles: Path) -> dict:
+@pytest.fixture(scope="module")
+def biopsies(tmp_path_factory) -> Path:
+    """Six phantom patients with a biopsy each, cut into tiles with boxes."""
+    root = tmp_path_factory.mktemp("biopsies")
+    write_biopsies(root, patients=6, slides_per_patient=1, size=(1000, 700), mpp=2.0)
+    sources, _ = find_object_sources(root / "slides", root / "annotations", root / "patients.csv")
+    write_box_tiles(sources, root / "tiles", BoxRules(tile=(448, 448), overlap=0.0, mpp=2.0, classes=("glomerulus",)))
+    return root / "tiles"
+
+
+def _shrunk(name: str, phantom: Path, regions: Path, tiles: Path, biopsies: Path) -> dict:
     """Options that make a run of a config a matter of seconds: batches of 2, one epoch, no worker processes."""
     config = load_config(name)
+    if name in _DETECTION:
+        return {"data_root": str(biopsies), "train_cfg.max_epochs": 1, "train_cfg.val_interval": 1}
     if name in _SEGMENTATION:
         options = {"data_root": str(regions), "patches_per_epoch": 4}
         # Two epochs, so that a round of pseudo-labels is made and trained on.
@@ -106,13 +123,16 @@ def test_config_says_what_it_is(name):
 
 @pytest.mark.parametrize("name", _ALL)
 def test_model_is_built_and_gives_its_classes(name):
-    config = load_config(name, {"model.backbone.pretrained": None})
+    config = load_config(name, {} if name in _DETECTION else {"model.backbone.pretrained": None})
     size = config.model_input.tile_size
     with torch.device("meta"):
         model = MODELS.build(copy.deepcopy(config.model)).eval()
         logits = model(torch.zeros(2, 3, size[1], size[0]), mode="tensor")
     if name in _SEGMENTATION:
         assert logits.shape == (2, config.model.decode_head.num_classes, size[1], size[0])
+    elif name in _DETECTION:  # of each level x, y, width, height, objectness and classes of 3 anchors in a cell
+        assert [maps.shape[2] for maps in logits[0]] == [size[1] // stride for stride in (8, 16, 32)]
+        assert {(maps.shape[1], maps.shape[4]) for maps in logits[0]} == {(3, 5 + config.model.bbox_head.num_classes)}
     elif name in _PRETEXT:  # "tensor" gives the backbone's maps
         features = config.model.neck.get("in_channels", config.model.head.get("in_channels"))
         assert logits[-1].shape[:2] == (2, features)
@@ -137,19 +157,21 @@ def test_red_patch_reaches_the_network_as_red(name, tmp_path):
         if name in _SEGMENTATION:  # whose data sets cut patches; the part of it that reads files is tests/datasets'
             results |= _patch(red, config.model_input.tile_size)
             dataset = dataset.get("labelled", dataset)
+        if name in _DETECTION:
+            results |= _tile(red)
         if name in _PRETEXT:
             results |= {"img": red.copy(), "sample_idx": 0}  # as UnlabelledTiles hands it out; other sets load it again
         for step in dataset.pipeline:
             results = TRANSFORMS.build(copy.deepcopy(step))(results)
         for picture in results["inputs"] if isinstance(results["inputs"], list) else [results["inputs"]]:  # views
             pixels = picture.float().mean((1, 2))  # (3,)
-            assert pixels[0] > 150
-            assert pixels[0] > 2 * max(pixels[1], pixels[2])
+            assert pixels[0] > (100 if name in _DETECTION else 150)  # grey where no picture fills the frame
+            assert pixels[0] > (1.2 if name in _DETECTION else 2) * max(pixels[1], pixels[2])
             if name not in _PRETEXT:  # whose views are smaller than the tiles that they are cut from
                 assert picture.shape[1:] == config.model_input.tile_size[::-1]
 
 
-@pytest.mark.parametrize("name", sorted(_SEGMENTATION))
+@pytest.mark.parametrize("name", sorted(_SEGMENTATION | _DETECTION))
 def test_the_copy_in_a_work_folder_hands_out_the_same_metadata(name, tmp_path):
     """A name that is imported lazily would be dumped as its text, and every sample's weight and patient be lost."""
     load_config(name).dump(str(tmp_path / "copy.py"))
@@ -157,7 +179,17 @@ def test_the_copy_in_a_work_folder_hands_out_the_same_metadata(name, tmp_path):
         for part in ("train", "val", "test"):
             dataset = config[f"{part}_dataloader"].dataset
             for one in [dataset[key] for key in ("labelled", "unlabelled") if key in dataset] or [dataset]:
-                assert tuple(one.pipeline[-1].meta_keys) == SEG_META_KEYS
+                wanted = DET_META_KEYS if name in _DETECTION else SEG_META_KEYS
+                assert tuple(one.pipeline[-1].meta_keys) == wanted
+
+
+def _tile(picture: np.ndarray) -> dict:
+    """As TileDetection hands it out, with itself as what a mosaic draws beside it."""
+    about = {"img_id": 1, "x": None, "y": None, "downsample": 1.0, "sample_idx": 0}
+    boxes = {"gt_bboxes": np.array([[90, 80, 200, 180]], np.float32), "gt_bboxes_labels": np.zeros(1, np.int64)}
+    shapes = {"img_shape": picture.shape[:2], "ori_shape": picture.shape[:2]}
+    tile = about | shapes | {"img": picture, "gt_ignore_flags": np.zeros(1, bool), **boxes}
+    return tile | {"tile_pool": lambda _: copy.deepcopy(tile)}
 
 
 def _patch(picture: np.ndarray, size: tuple[int, int]) -> dict:
@@ -169,8 +201,8 @@ def _patch(picture: np.ndarray, size: tuple[int, int]) -> dict:
 
 
 @pytest.mark.parametrize("name", _SMALL)
-def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, regions, tiles, tmp_path):
-    folder = train(name, tmp_path / "run", options=_shrunk(name, phantom, regions, tiles), seed=3)
+def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, regions, tiles, biopsies, tmp_path):
+    folder = train(name, tmp_path / "run", options=_shrunk(name, phantom, regions, tiles, biopsies), seed=3)
     record = json.loads((folder / "train_run.json").read_text())
     assert record["status"] == "finished"
     assert record["seed"] == 3
@@ -178,6 +210,7 @@ def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, 
     assert record["data"]["digest"]
     assert record["data"]["synthetic"] is True
     whole = "mmseg.EncoderDecoder" if name in _SEGMENTATION else "mmpretrain.ImageClassifier"
+    whole = "mmdet.SingleStageDetector" if name in _DETECTION else whole
     assert record["model"]["type"] == whole
     assert (folder / "splits.json").exists()
     assert list(folder.glob("epoch_*.pth"))

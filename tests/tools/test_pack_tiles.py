@@ -166,9 +166,13 @@ def _damage(lab):
         (
             _colour16,
             ["lab", "--keep-pixels"],
-            "c.png: pixels of mode TIFF have no plain RGB value (16 bits per channel)",
+            "c.png: pixels of mode RGB have no plain RGB value (16 bits per channel)",
         ),
-        (_slide16, ["lab/s.tif", "--keep-pixels", "--tiles-per-slide", "3"], "s.tif: pixels of mode TIFF have no plain"),
+        (
+            _slide16,
+            ["lab/s.tif", "--keep-pixels", "--tiles-per-slide", "3"],
+            "s.tif: pixels of mode TIFF have no plain",
+        ),
         (_damage, ["lab", "--keep-pixels"], "2.png: truncated or damaged"),
     ],
 )

@@ -1,0 +1,19 @@
+"""Forty epochs of detection from scratch, for two cores: SGD, 3 epochs of warm-up, cosine to a hundredth."""
+
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
+from torch.optim import SGD
+
+optim_wrapper = dict(
+    type=OptimWrapper,
+    optimizer=dict(type=SGD, lr=0.01, momentum=0.937, weight_decay=5e-4, nesterov=True),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type=LinearLR, start_factor=0.01, by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
+    dict(type=CosineAnnealingLR, by_epoch=True, begin=3, end=40, T_max=37, eta_min=1e-4, convert_to_iter_based=True),
+]
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=40, val_interval=2)
+val_cfg = dict(type=ValLoop)
+test_cfg = dict(type=TestLoop)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
