@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, and their digests. Standard library only."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all. NaN and infinity raise ValueError: they are not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | os.PathLike, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Writes a table as CSV, UTF-8, with line feeds, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    write_text(path, text.getvalue())
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -173,23 +173,6 @@ class TileDetection(SplitDataset):
         refuse_resolutions(kept, self.pipeline.transforms, self.ann_file or self.data_root, self.mpp_remedy)
         return [_without_boxes(tile) for tile in kept] if self.subset == "unlabelled" else kept
 
-    def full_init(self) -> None:
-        """Loads the data where that has not happened yet."""
-        if not self._fully_initialized:
-            super().full_init()
-            self._settle()
-
-    def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps some tiles only: the first ones, or those of a list."""
-        super().get_subset_(indices)
-        self._settle()
-
-    def get_subset(self, indices: int | Sequence[int]) -> "TileDetection":
-        """A data set of some of the tiles."""
-        part = super().get_subset(indices)
-        part._settle()
-        return part
-
     def __len__(self) -> int:
         self.full_init()
         return len(self._with) + self._n_background

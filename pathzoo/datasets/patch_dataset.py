@@ -1,6 +1,5 @@
 """Data sets whose samples are patches of regions: reading whole regions, and a patch through the pipeline."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,23 +47,6 @@ class PatchDataset(SplitDataset):
         """
         self.full_init()
         return self._reader.truth(region_index)
-
-    def full_init(self) -> None:
-        """Loads the data where that has not happened yet."""
-        if not self._fully_initialized:
-            super().full_init()
-            self._settle()
-
-    def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps some regions only: the first ones, or those of a list."""
-        super().get_subset_(indices)
-        self._settle()
-
-    def get_subset(self, indices: int | Sequence[int]) -> "PatchDataset":
-        """A data set of some of the regions."""
-        part = super().get_subset(indices)
-        part._settle()
-        return part
 
     def __len__(self) -> int:
         self.full_init()

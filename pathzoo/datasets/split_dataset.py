@@ -95,6 +95,26 @@ class SplitDataset(BaseDataset):
         self.full_init()
         return self._split
 
+    def full_init(self) -> None:
+        """Loads the data where that has not happened yet."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._settle()
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keeps some of what `load_data_list` lists only: the first ones, or those of a list of indices."""
+        super().get_subset_(indices)
+        self._settle()
+
+    def get_subset(self, indices: int | Sequence[int]) -> "SplitDataset":
+        """A data set of some of what `load_data_list` lists."""
+        part = super().get_subset(indices)
+        part._settle()
+        return part
+
+    def _settle(self) -> None:
+        """Called when what is listed is known or was cut: a subclass counts there what it draws from."""
+
     def __getitem__(self, idx: int) -> Any:
         """Like mmengine's, but never fetches another picture in place of a bad one."""
         self.full_init()

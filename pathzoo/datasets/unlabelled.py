@@ -200,23 +200,6 @@ class UnlabelledTiles(SplitDataset):
         self._split = split_by_share(kept, self.val_share if self.subset != "all" else 0.0, self.split_seed)
         return self._select(kept, "tiles")
 
-    def full_init(self) -> None:
-        """Loads the data where that has not happened yet."""
-        if not self._fully_initialized:
-            super().full_init()
-            self._settle()
-
-    def get_subset_(self, indices: int | Sequence[int]) -> None:
-        """Keeps some pictures, slides and stored tiles only: the first ones, or those of a list."""
-        super().get_subset_(indices)
-        self._settle()
-
-    def get_subset(self, indices: int | Sequence[int]) -> "UnlabelledTiles":
-        """A data set of some of the pictures, slides and stored tiles."""
-        part = super().get_subset(indices)
-        part._settle()
-        return part
-
     def __len__(self) -> int:
         self.full_init()
         return self._count if self.tiles_per_epoch is None else self.tiles_per_epoch

@@ -1,9 +1,7 @@
 """The files of a detector's evaluation: metrics.json, matches.csv, curves/*.csv and plots/*.png."""
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from pathzoo.evaluation.detection_report import DetectionResult, DetectionRules,
 from pathzoo.evaluation.functional.detection import average_precision_area, confidence_curve
 from pathzoo.evaluation.functional.detection_matching import FOUND, LEFT_OUT
 from pathzoo.evaluation.functional.froc import froc_curve
-from pathzoo.fileio import write_json, write_text
+from pathzoo.fileio import write_csv, write_json
 
 #: What all classes together are called in curves, where there are several.
 ALL = "(all classes)"
@@ -42,9 +40,9 @@ def write_detection(
     """
     rules = DetectionRules() if rules is None else rules
     folder, result = Path(out_dir), evaluate_detection(found, rules)
-    _write_csv(folder / "matches.csv", _MATCH_HEAD, _match_lines(found, result))
+    write_csv(folder / "matches.csv", _MATCH_HEAD, _match_lines(found, result))
     for name, (head, lines) in _curve_tables(found, result).items():
-        _write_csv(folder / "curves" / f"{name}.csv", head, lines)
+        write_csv(folder / "curves" / f"{name}.csv", head, lines)
     _write_plots(folder / "plots", found, result)
     write_json(folder / "metrics.json", {"rows": result.rows, **_counts(found, result, rules), **(extra or {})})
     return result
@@ -157,11 +155,3 @@ def _digits(value: Any) -> str:
 
 def _number(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    write_text(path, text.getvalue())

@@ -1,10 +1,9 @@
 """The files of an evaluation: metrics.json, predictions.csv, curves/*.csv and plots/*.png."""
 
 import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from pathzoo.evaluation.functional import (
     roc_curve,
     top_confidence,
 )
-from pathzoo.fileio import write_json, write_text
+from pathzoo.fileio import write_csv, write_json
 
 _PROB = "prob_"
 _COLUMNS = ("item", "patient", "slide", "label", "predicted")
@@ -126,7 +125,7 @@ def write_predictions(
         [item, patient or "", slide or "", classes[label], classes[int(row.argmax())], *map(_digits, row)]
         for item, patient, slide, label, row in zip(items, patients, slides, np.asarray(labels), probs, strict=True)
     )
-    _write_csv(Path(path), [*_COLUMNS, *(_PROB + name for name in classes)], lines)
+    write_csv(Path(path), [*_COLUMNS, *(_PROB + name for name in classes)], lines)
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
@@ -180,22 +179,22 @@ def _write_curves(
     folder: Path, probs: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: int, confusion: np.ndarray
 ) -> None:
     matrix = ([name, *map(int, row)] for name, row in zip(classes, confusion, strict=True))
-    _write_csv(folder / "confusion_matrix.csv", ["true", *(f"predicted_{name}" for name in classes)], matrix)
+    write_csv(folder / "confusion_matrix.csv", ["true", *(f"predicted_{name}" for name in classes)], matrix)
     shown = [positive] if len(classes) == 2 else range(len(classes))
     roc = [(classes[k], roc_curve(probs[:, k], labels == k)) for k in shown]
-    _write_csv(
+    write_csv(
         folder / "roc.csv",
         ["class", "threshold", "false_positive_rate", "true_positive_rate"],
         ([name, *map(_digits, point)] for name, (fpr, tpr, cut) in roc for point in zip(cut, fpr, tpr, strict=True)),
     )
     recall = [(classes[k], precision_recall_curve(probs[:, k], labels == k)) for k in shown]
-    _write_csv(
+    write_csv(
         folder / "precision_recall.csv",
         ["class", "threshold", "precision", "recall"],
         ([name, *map(_digits, point)] for name, (rec, pre, cut) in recall for point in zip(cut, pre, rec, strict=True)),
     )
     bins = reliability_curve(top_confidence(probs), probs.argmax(axis=1) == labels)
-    _write_csv(
+    write_csv(
         folder / "reliability.csv",
         ["from", "to", "n", "confidence", "accuracy"],
         (
@@ -236,11 +235,3 @@ def _known(interval: tuple[float | None, float | None]) -> tuple[float, float] |
 def _digits(value: Any) -> str:
     """The shortest decimal that reads back to the same number of its own type; empty for NaN (an empty bin)."""
     return "" if np.isnan(value) else str(value)
-
-
-def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    write_text(path, text.getvalue())

@@ -1,7 +1,5 @@
 """The files of a segmenter's evaluation: metrics.json, regions.csv and plots/region_*.png."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from pathzoo.errors import DataError
 from pathzoo.evaluation.functional import PatchSums, Row, segmentation, segmentation_report
-from pathzoo.fileio import write_json, write_text
+from pathzoo.fileio import write_csv, write_json
 
 
 class RegionPicture(NamedTuple):
@@ -72,7 +70,7 @@ def write_segmentation(
     rows = segmentation_report(matrices, who, classes, patches, n_bootstrap, seed)
     of_patches = None if patches is None else patches.patches
     lines = _region_lines(matrices, items, who, where, of_patches)
-    _write_csv(folder / "regions.csv", _region_head(classes), lines)
+    write_csv(folder / "regions.csv", _region_head(classes), lines)
     total = matrices.sum(axis=0).astype(int)
     summary = {
         "rows": rows,
@@ -173,11 +171,3 @@ def _region_lines(
             *("" if np.isnan(value) else f"{value:.6f}" for value in values),
             *counts[index].astype(int).reshape(-1).tolist(),
         ]
-
-
-def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    write_text(path, text.getvalue())
