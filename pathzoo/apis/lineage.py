@@ -36,8 +36,10 @@ class Ancestors:
         Raises:
             LeakageError: Names the subset, the patient or image, and the earlier run's split.
         """
-        refuse_training_patients(dataset, self.splits, ANCESTOR_REMEDY)
-        return [*self.caveats, *self._blindness(_infos(dataset))]
+        infos = _infos(dataset) if self.splits else []
+        for split, source in self.splits if infos else ():
+            refuse_overlap(split, infos, dataset.subset, source, ANCESTOR_REMEDY)
+        return [*self.caveats, *self._blindness(infos)]
 
     def refuse_split(self, own: Split) -> list[str]:
         """The same for what a run's own split keeps for validation and testing.

@@ -242,9 +242,8 @@ def _refuse_leaks(embedder: Embedder, datasets: Mapping[str, Any]) -> list[str]:
     """Raises where the weights have seen who is judged on; returns what could not be compared."""
     if embedder.folder is None:
         return []
-    ancestors = ancestors_of(
-        start_from(embedder.record, embedder.folder, embedder.folder / "probe"), embedder.folder / "probe"
-    )
+    place = embedder.folder / "probe"  # as a run beside the weights would see them
+    ancestors = ancestors_of(start_from(embedder.record, embedder.folder, place), place)
     judged = [datasets[name] for name in ("val", "test") if name in datasets]
     return [text for dataset in judged for text in ancestors.refuse(dataset)]
 

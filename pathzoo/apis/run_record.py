@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -197,10 +197,15 @@ def recorded_start(folder: Path) -> dict[str, Any]:
     return start if isinstance(start, dict) else {"source": "unknown"}
 
 
-def data_record(dataset: Any, config: Config) -> dict[str, Any]:
-    """What the run was trained on: counts, digests and the split; no patient, slide or file is named here."""
+def data_record(dataset: Any, caveats: Sequence[str] = ()) -> dict[str, Any]:
+    """What the run was trained on: counts, digests and the split; no patient, slide or file is named here.
+
+    `caveats` of the run join those of the data set's own counts; a host's data set, which counts nothing, has neither.
+    """
     split = getattr(dataset, "split", None)
     counts = dataset.describe() if hasattr(dataset, "describe") else {}
+    if counts:
+        counts = counts | {"caveats": [*counts.get("caveats", ()), *caveats]}
     return {
         "dataset": type(dataset).__name__,
         "digest": getattr(dataset, "data_digest", None),

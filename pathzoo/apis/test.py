@@ -67,7 +67,8 @@ def test(
         runner.test()
     if is_main_process():
         about = {"subset": "test", "dataset": type(dataset).__name__, "checkpoint": Path(cfg.load_from).name}
-        about["caveats"] = [*(dataset.describe()["caveats"] if hasattr(dataset, "describe") else []), *caveats]
+        counts = dataset.describe() if hasattr(dataset, "describe") else {}
+        about["caveats"] = [*counts.get("caveats", ()), *caveats]
         write_json(folder / "metrics.json", about | json.loads((folder / "test" / "metrics.json").read_text()))
     if launcher != "none":
         leave_group()

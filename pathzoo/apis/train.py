@@ -98,8 +98,7 @@ def train(
         _check_split(dataset, folder)
         start_weights = run_record.initial_weights(cfg)
         caveats = _check_overlap(cfg, runner, start_weights)
-        record = _record(cfg, runner, dataset, start_weights, command or sys.argv)
-        record["data"]["counts"].setdefault("caveats", []).extend(caveats)
+        record = _record(cfg, runner, dataset, start_weights, caveats, command or sys.argv)
 
         def begin() -> None:
             accept()
@@ -244,7 +243,9 @@ def _keep_split(dataset: Any, folder: Path) -> None:
         split.save(path)
 
 
-def _record(cfg: Config, runner: Any, dataset: Any, start: dict[str, Any], command: list[str]) -> dict[str, Any]:
+def _record(
+    cfg: Config, runner: Any, dataset: Any, start: dict[str, Any], caveats: list[str], command: list[str]
+) -> dict[str, Any]:
     from pathzoo.zoo.allowlist import to_data
 
     try:
@@ -261,5 +262,5 @@ def _record(cfg: Config, runner: Any, dataset: Any, start: dict[str, Any], comma
         "initial_weights": start,
         "seed": runner.seed,
         "epochs": runner.max_epochs,
-        "data": run_record.data_record(dataset, cfg),
+        "data": run_record.data_record(dataset, caveats),
     }

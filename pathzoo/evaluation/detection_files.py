@@ -11,6 +11,7 @@ from pathzoo.evaluation.detection_report import DetectionResult, DetectionRules,
 from pathzoo.evaluation.functional.detection import average_precision_area, confidence_curve
 from pathzoo.evaluation.functional.detection_matching import FOUND, LEFT_OUT
 from pathzoo.evaluation.functional.froc import froc_curve
+from pathzoo.evaluation.functional.rows import digits
 from pathzoo.fileio import write_csv, write_json
 
 #: What all classes together are called in curves, where there are several.
@@ -88,7 +89,7 @@ def _curve_tables(found: DetectionSet, result: DetectionResult) -> dict[str, tup
             ("confidence", (*curve[:4], curve.found, curve.false, missed)),
             ("froc", tuple(froc)),
         ):
-            tables[key][1].extend([name, *map(_digits, values)] for values in zip(*columns, strict=True))
+            tables[key][1].extend([name, *map(digits, values)] for values in zip(*columns, strict=True))
     return tables
 
 
@@ -146,11 +147,6 @@ def _counts(found: DetectionSet, result: DetectionResult, rules: DetectionRules)
 
 def _pixels(box: Sequence[float]) -> list[str]:
     return [f"{value:.2f}" for value in box]
-
-
-def _digits(value: Any) -> str:
-    """The shortest decimal that reads back to the same number; empty for NaN."""
-    return "" if np.isnan(value) else str(value)
 
 
 def _number(n: int, what: str) -> str:

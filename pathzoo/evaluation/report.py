@@ -22,6 +22,7 @@ from pathzoo.evaluation.functional import (
     roc_curve,
     top_confidence,
 )
+from pathzoo.evaluation.functional.rows import digits
 from pathzoo.fileio import write_csv, write_json
 
 _PROB = "prob_"
@@ -122,7 +123,7 @@ def write_predictions(
     number of the array's type.
     """
     lines = (
-        [item, patient or "", slide or "", classes[label], classes[int(row.argmax())], *map(_digits, row)]
+        [item, patient or "", slide or "", classes[label], classes[int(row.argmax())], *map(digits, row)]
         for item, patient, slide, label, row in zip(items, patients, slides, np.asarray(labels), probs, strict=True)
     )
     write_csv(Path(path), [*_COLUMNS, *(_PROB + name for name in classes)], lines)
@@ -185,20 +186,20 @@ def _write_curves(
     write_csv(
         folder / "roc.csv",
         ["class", "threshold", "false_positive_rate", "true_positive_rate"],
-        ([name, *map(_digits, point)] for name, (fpr, tpr, cut) in roc for point in zip(cut, fpr, tpr, strict=True)),
+        ([name, *map(digits, point)] for name, (fpr, tpr, cut) in roc for point in zip(cut, fpr, tpr, strict=True)),
     )
     recall = [(classes[k], precision_recall_curve(probs[:, k], labels == k)) for k in shown]
     write_csv(
         folder / "precision_recall.csv",
         ["class", "threshold", "precision", "recall"],
-        ([name, *map(_digits, point)] for name, (rec, pre, cut) in recall for point in zip(cut, pre, rec, strict=True)),
+        ([name, *map(digits, point)] for name, (rec, pre, cut) in recall for point in zip(cut, pre, rec, strict=True)),
     )
     bins = reliability_curve(top_confidence(probs), probs.argmax(axis=1) == labels)
     write_csv(
         folder / "reliability.csv",
         ["from", "to", "n", "confidence", "accuracy"],
         (
-            [_digits(low), _digits(high), int(n), _digits(confidence), _digits(accuracy)]
+            [digits(low), digits(high), int(n), digits(confidence), digits(accuracy)]
             for low, high, n, confidence, accuracy in zip(bins.edges[:-1], bins.edges[1:], *bins[1:], strict=True)
         ),
     )
@@ -230,8 +231,3 @@ def _write_plots(
 def _known(interval: tuple[float | None, float | None]) -> tuple[float, float] | None:
     low, high = interval
     return None if low is None or high is None else (low, high)
-
-
-def _digits(value: Any) -> str:
-    """The shortest decimal that reads back to the same number of its own type; empty for NaN (an empty bin)."""
-    return "" if np.isnan(value) else str(value)

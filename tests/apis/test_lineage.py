@@ -4,12 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_run import CONFIG, draw_cohort, tiny_options
 
 from pathzoo.apis.lineage import input_caveats
+from pathzoo.apis.run_record import data_record
 from pathzoo.apis.test import test as run_test
 from pathzoo.apis.train import train
 from pathzoo.datasets.splits import Split
@@ -150,3 +152,10 @@ def test_testing_asks_the_chain_too(data, runs, tmp_path):
     with pytest.raises(LeakageError, match=r"parent/splits\.json.*pretrain anew without them"):
         run_test(CONFIG, root / "child/epoch_1.pth", tmp_path / "new", options=tiny_options(data, fold=2))
     assert run_test(CONFIG, root / "child/epoch_1.pth", tmp_path / "new", options=tiny_options(data))
+
+
+def test_caveats_join_the_counts_of_a_data_set_and_a_host_without_counts_has_none():
+    """Publishing takes every entry of the counts of a host's data set for a subset's."""
+    counted = SimpleNamespace(describe=lambda: {"subset": "train", "caveats": ["a"]})
+    assert data_record(counted, ["b"])["counts"] == {"subset": "train", "caveats": ["a", "b"]}
+    assert data_record(object(), ["b"])["counts"] == {}

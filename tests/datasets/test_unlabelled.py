@@ -181,14 +181,14 @@ def test_validation_draws_its_share_of_an_epoch_from_slides_too(tmp_path):
 
 def test_runs_record_it_as_any_data_set(tmp_path, folder):
     data = UnlabelledTiles(str(folder), SIZE, val_share=0.2, subset="train")
-    record = data_record(data, None)
+    record = data_record(data)
     assert record["dataset"] == "UnlabelledTiles" and record["digest"] == data.data_digest
     assert record["split"]["scheme"] == "val_share" and record["counts"]["n_images"] == len(data)
     assert record["synthetic"] is False
     (folder / "phantom.json").write_text("{}")
     assert data.synthetic
     drawn = UnlabelledTiles(str(store(tmp_path / "p.safetensors", [1, 2], phantom=True)), SIZE)
-    assert drawn.synthetic and data_record(drawn, None)["synthetic"] is True
+    assert drawn.synthetic and data_record(drawn)["synthetic"] is True
     write(folder / "more.png", 77)
     assert UnlabelledTiles(str(folder), SIZE).data_digest != UnlabelledTiles(str(folder / "flat"), SIZE).data_digest
 

@@ -1,7 +1,7 @@
 """Rows of metrics.json: a number, its n, its interval, and in words what is amiss with them."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -52,6 +52,11 @@ def make_row(
     if text:
         row["note"] = text
     return row
+
+
+def digits(value: Any) -> str:
+    """The shortest decimal that reads back to the same number of its own type; "" for NaN. For tables."""
+    return "" if np.isnan(value) else str(value)
 
 
 def _interval_note(value: float, low: float | None, high: float | None, undefined: float) -> str:
