@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from pathzoo.evaluation.detection_report import DetectionResult, DetectionRules, DetectionSet, evaluate_detection
-from pathzoo.evaluation.functional.detection import average_precision_area, confidence_curve
+from pathzoo.evaluation.functional.detection import (
+    ConfidenceCurve,
+    average_precision_area,
+    confidence_curve,
+    told_points,
+)
 from pathzoo.evaluation.functional.detection_matching import FOUND, LEFT_OUT
 from pathzoo.evaluation.functional.froc import froc_curve
 from pathzoo.evaluation.functional.rows import digits
@@ -26,9 +31,10 @@ def write_detection(
 ) -> DetectionResult:
     """Evaluates a detector and writes everything about it into one folder.
 
-    metrics.json (`rows` and counts; written last); matches.csv, a row for each detection and for each object that none
-    found; curves/{precision_recall, confidence, froc}.csv, a row for each distinct score and class, every value that of
-    the detections from this score up; plots/ of the same names. Each file appears whole or not at all.
+    metrics.json (`rows`, counts, and `curve`: what some thresholds give; written last); matches.csv, a row for each
+    detection and for each object that none found; curves/{precision_recall, confidence, froc}.csv, a row for each
+    distinct score and class, every value that of the detections from this score up; plots/ of the same names. Each file
+    appears whole or not at all.
 
     Args:
         out_dir: folder, made where absent; files of an earlier evaluation in it are replaced.
@@ -136,6 +142,7 @@ def _counts(found: DetectionSet, result: DetectionResult, rules: DetectionRules)
         "points": [
             {"name": point.name, "threshold": point.threshold, "note": point.note or None} for point in result.points
         ],
+        "curve": _told(result.curve, len(found.pictures)),
         "intervals": {
             "level": 0.95,
             "resampled": result.resampled,
@@ -143,6 +150,18 @@ def _counts(found: DetectionSet, result: DetectionResult, rules: DetectionRules)
             "seed": rules.seed,
         },
     }
+
+
+def _told(curve: ConfidenceCurve, n_pictures: int) -> list[dict[str, float]]:
+    """The curve in the few points that a published model carries; false detections for each picture."""
+    columns = {
+        "threshold": curve.thresholds,
+        "precision": curve.precision,
+        "recall": curve.recall,
+        "f1": curve.f1,
+        "false_positives": curve.false / n_pictures,
+    }
+    return [{name: float(values[k]) for name, values in columns.items()} for k in told_points(curve)]
 
 
 def _pixels(box: Sequence[float]) -> list[str]:

@@ -100,8 +100,28 @@ def _metrics(evaluations: tuple[Evaluation, ...]) -> str:
             for row in evaluation.rows
         ]
         parts.append(f"{on}:\n\n" + _table(("metric", "level", "n", "value", "95 % interval"), rows))
+        parts += [_curve(evaluation)] if evaluation.curve else []
     parts.append("Intervals are bootstraps over patients; without known patients there is none.")
     return "\n\n".join(parts)
+
+
+def _curve(evaluation: Evaluation) -> str:
+    """What thresholds give there."""
+    level = evaluation.rows[0].level if evaluation.rows else "picture"
+    rows = [
+        (
+            f"{point.threshold:.4f}",
+            *(f"{value:.3f}" for value in (point.precision, point.recall, point.f1)),
+            f"{point.false_positives:.2f}",
+        )
+        for point in evaluation.curve
+    ]
+    head = ("threshold", "precision", "recall", "F1", f"false detections per {level}")
+    best = max(evaluation.curve, key=lambda point: (point.f1, point.recall))
+    return (
+        f"What a threshold gives there (`--score-threshold` of `pathzoo predict`); F1 is highest at "
+        f"{best.threshold:.4f}, which was chosen on these {level}s:\n\n{_table(head, rows)}"
+    )
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -187,14 +187,25 @@ class MetricRow(Block):
         return self
 
 
+class OperatingPoint(Block):
+    """What a detector's boxes from a threshold up give, all classes together; false ones for each tile or slide."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    precision: Annotated[float, Field(ge=0, le=1)]
+    recall: Annotated[float, Field(ge=0, le=1)]
+    f1: Annotated[float, Field(ge=0, le=1)]
+    false_positives: Annotated[float, Field(ge=0)]
+
+
 class Evaluation(Block):
-    """Metric rows and the data that they were measured on."""
+    """Metric rows and the data that they were measured on; of a detector, what it gives at some thresholds."""
 
     dataset: Text
     subset: Text
     split: Line | None = None
     synthetic: bool = False
     rows: tuple[MetricRow, ...]
+    curve: tuple[OperatingPoint, ...] = ()
 
 
 class PluginNeed(Block):

@@ -63,7 +63,7 @@ def publish_model(
     out: str | os.PathLike[str],
     card: str | os.PathLike[str] | dict[str, Any],
     run: str | os.PathLike[str] | None = None,
-    metrics: str | os.PathLike[str] | None = None,
+    metrics: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     half: bool = False,
     hash_key: str | os.PathLike[str] | None = None,
     parents: Sequence[str | os.PathLike[str]] = (),
@@ -78,8 +78,8 @@ def publish_model(
         card: JSON or YAML file, or a dict: description, licence, commercial_use, and by choice organ, stain, tissue,
             scanner, attributions, intended_use, limits, initial_weights.
         run: The run's folder, or its train_run.json; the checkpoint's folder where not given.
-        metrics: metrics.json to publish; the one in the run's folder where not given, none if there is none. Of a
-            representation's best checkpoint it is metrics_best.json, what its own validation gave.
+        metrics: metrics.json to publish, or several; the one in the run's folder where not given, none if there is
+            none. Of a representation's best checkpoint it is metrics_best.json, what its own validation gave.
         half: Store floating-point tensors as float16 (they are computed with as float32).
         hash_key: A file with a secret of at least 16 bytes: HMAC-SHA256 of each patient id under it is published, so
             that whoever has the key can look for overlap.
@@ -107,7 +107,8 @@ def publish_model(
     source = _read_source(Path(checkpoint), Path(run) if run else None)
     lineage = parents_of(source.run, [Path(parent) for parent in parents])
     fields = _fields(name, version, text, source, lineage)
-    fields["metrics"] = _metrics(source, Path(checkpoint).name, Path(metrics) if metrics else None)
+    given = [metrics] if isinstance(metrics, str | os.PathLike) else metrics or ()
+    fields["metrics"] = _metrics(source, Path(checkpoint).name, [Path(path) for path in given])
     fields["training"]["patient_hashes"] = _patient_hashes(source.split, Path(hash_key)) if hash_key else None
     new_parent = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -202,18 +203,23 @@ def _training(source: _Source, text: CardText, lineage: Parents) -> dict[str, An
     }
 
 
-def _metrics(source: _Source, checkpoint: str, path: Path | None) -> list[dict[str, Any]]:
-    given = path or source.folder / "metrics.json"
-    best = source.folder / "metrics_best.json"
-    if path is None and source.run.task == "representation" and best.is_file():
-        # A pretext is not tested: what its validation gave when this checkpoint was kept are its figures.
-        given = best if read_json(best).get("checkpoint") == checkpoint else given
-    if path is None and not given.is_file():
-        return []
-    if path is None:
-        require_measured_on(given, checkpoint)  # figures that the user names are the user's word
+def _metrics(source: _Source, checkpoint: str, given: Sequence[Path]) -> list[dict[str, Any]]:
+    """The evaluations of the files that the user names, whose figures are the user's word, or of the run's own."""
     data = source.run.data
-    return [read_evaluation(given, data.split.scheme if data.split else None, data.synthetic, data.dataset)]
+    files = list(given) or _own_metrics(source, checkpoint)
+    scheme = data.split.scheme if data.split else None
+    return [read_evaluation(file, scheme, data.synthetic, data.dataset) for file in files]
+
+
+def _own_metrics(source: _Source, checkpoint: str) -> list[Path]:
+    file, best = source.folder / "metrics.json", source.folder / "metrics_best.json"
+    # A pretext is not tested: what its validation gave when this checkpoint was kept are its figures.
+    if source.run.task == "representation" and best.is_file() and read_json(best).get("checkpoint") == checkpoint:
+        file = best
+    if not file.is_file():
+        return []
+    require_measured_on(file, checkpoint)
+    return [file]
 
 
 def _patient_hashes(split: dict[str, Any] | None, key_file: Path) -> dict[str, list[str]]:

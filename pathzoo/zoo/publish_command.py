@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--card", required=True, type=Path, help="card file, see below")
     options.add_argument("--out", type=Path, default=Path("work_dirs/zoo"), help="zoo folder (default: %(default)s)")
     options.add_argument("--run", type=Path, help="the run's folder (default: the checkpoint's)")
-    options.add_argument("--metrics", type=Path, help="metrics.json to publish (default: the run's)")
+    options.add_argument("--metrics", type=Path, nargs="+", help="metrics.json files to publish (default: the run's)")
     options.add_argument("--half", action="store_true", help="store the weights as float16")
     options.add_argument("--hash-key", type=Path, help="file with a secret; publishes keyed hashes of the patients")
     options.add_argument(

@@ -149,9 +149,10 @@ def read_evaluation(path: Path, split: str | None, synthetic: bool, dataset: str
     return {
         "dataset": content.get("dataset") or dataset or "unnamed",
         "subset": content.get("subset") or "unnamed",
-        "split": content.get("split") or split,
+        "split": content.get("split", split),
         "synthetic": bool(content.get("synthetic", synthetic)),
         "rows": rows,
+        "curve": content.get("curve") or [],
     }
 
 

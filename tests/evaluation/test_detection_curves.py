@@ -16,6 +16,7 @@ from pathzoo.evaluation.functional.detection import (
     highest_recall,
     operate,
     outcomes_at,
+    told_points,
 )
 from pathzoo.evaluation.functional.detection_matching import match_pictures
 from pathzoo.evaluation.functional.detection_rows import Resampling, choose_points, detection_report, froc_report
@@ -63,6 +64,18 @@ def test_the_thresholds_that_are_chosen(seed):
         k = at_recall(curve, target)
         assert curve.recall[k] >= target - 1e-9 and all(curve.recall[:k] < target)
     assert at_recall(curve, float(curve.recall[-1]) + 0.001) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_curve_is_told_by_its_best_f1_its_end_and_the_highest_threshold_for_each_recall(seed):
+    curve = confidence_curve(draw(seed))
+    told = told_points(curve, (0.3, 0.6, 1.0)).tolist()
+    wanted = {best_f1(curve), len(curve.recall) - 1}
+    for target in (0.3, 0.6, 1.0):
+        reached = [k for k, recall in enumerate(curve.recall) if recall >= target]
+        wanted |= {min(reached)} if reached else set()
+    assert told == sorted(wanted)
+    assert told_points(confidence_curve(draw(seed)._replace(n_objects=np.zeros(8, int)))).tolist() == []
 
 
 @pytest.mark.parametrize("seed", range(5))

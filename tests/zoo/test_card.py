@@ -1,6 +1,7 @@
 """The card is what the manifest says, and nothing that a hand added."""
 
 from pathzoo.zoo.card import render_card
+from pathzoo.zoo.manifest import OperatingPoint
 from pathzoo.zoo.manifest_file import read_manifest
 from pathzoo.zoo.verify import verify_model
 
@@ -39,6 +40,19 @@ def test_a_training_of_which_nothing_is_known_is_said_to_be_so(zoo):
     manifest = read_manifest(zoo / "tiny" / "1.0.0")
     training = type(manifest.training)(synthetic=False)
     assert "trained on\n\nNot recorded.\n" in render_card(manifest.model_copy(update={"training": training}))
+
+
+def test_a_detectors_thresholds_are_told_and_the_best_is_said_to_be_chosen_there(zoo):
+    manifest = read_manifest(zoo / "tiny" / "1.0.0")
+    assert "threshold" not in render_card(manifest)
+    given = ((0.9, 1.0, 0.5, 0.667, 0.0), (0.25, 0.8, 0.8, 0.8, 1.5))
+    names = ("threshold", "precision", "recall", "f1", "false_positives")
+    points = tuple(OperatingPoint(**dict(zip(names, values, strict=True))) for values in given)
+    evaluation = manifest.metrics[0].model_copy(update={"curve": points})
+    card = render_card(manifest.model_copy(update={"metrics": (evaluation,)}))
+    assert "| threshold | precision | recall | F1 | false detections per image |" in card
+    assert "| 0.2500 | 0.800 | 0.800 | 0.800 | 1.50 |" in card
+    assert "F1 is highest at 0.2500, which was chosen on these images" in card
 
 
 def test_texts_cannot_break_the_table_or_bring_html(zoo):

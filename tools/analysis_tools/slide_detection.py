@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> Any:
         only_predicted=args.only_predicted,
     )
     found = found if args.per == "mm2" else replace(found, mm2=None)
-    extra = _about(slides, left_out)
+    extra = {"dataset": args.called, "subset": "all", "split": None, **_about(slides, left_out)}
     result = write_detection(args.out, found, rules, extra)
     Console(width=160).print(format_rows(result.rows, f"{extra['model']}, {len(slides)} slides"))
     for line in _lines(result, extra):
@@ -153,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--per", choices=("slide", "mm2"), default="slide", help="FROC counts by slide, or by area of the scan")
     add("--bootstrap", type=int, default=1000, help="resamples for the intervals, 0 for none (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
+    add("--called", default="whole slides", metavar="TEXT", help="what a card calls them (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace the files of an earlier evaluation")
     return parser
 

@@ -16,6 +16,9 @@ from pathzoo.evaluation.functional.detection_matching import FOUND, LEFT_OUT, Cl
 #: The recalls at which COCO's average precision is taken (Lin et al., 2014).
 COCO_RECALLS = np.linspace(0.0, 1.0, 101)
 
+#: Recalls at which a curve is told in few points; closer together where a threshold is chosen for recall.
+TOLD_RECALLS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)
+
 #: Numbers of one kind that are held at once; it bounds memory, not the result.
 _BLOCK = 4_000_000
 
@@ -117,6 +120,17 @@ def at_recall(curve: ConfidenceCurve, target: float) -> int | None:
     """The point of the highest threshold whose recall is at least `target`; None where no threshold reaches it."""
     reached = np.flatnonzero(curve.recall >= target - 1e-12)
     return int(reached[0]) if len(reached) else None
+
+
+def told_points(curve: ConfidenceCurve, recalls: Sequence[float] = TOLD_RECALLS) -> IntArray:
+    """(k,) rising places of the points that tell a curve: best F1, the highest threshold for each recall, and the last.
+
+    A recall that no threshold reaches has no point; none at all without detections or objects.
+    """
+    if best_f1(curve) is None:
+        return np.zeros(0, np.int64)
+    places = [best_f1(curve), len(curve.recall) - 1, *(at_recall(curve, recall) for recall in recalls)]
+    return np.unique([place for place in places if place is not None]).astype(np.int64)
 
 
 def operate(outcomes: Outcomes, threshold: float, weights: FloatArray | None = None) -> Operation:
