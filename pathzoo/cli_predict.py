@@ -9,6 +9,11 @@ _LAUNCHERS = ("none", "pytorch", "slurm")
 _EPILOG = """\
 Exit codes: 0 all good; 2 bad usage or input, nothing written; 3 some tiles could not be decoded and are listed in
 predict_run.json; 4 some inputs of a batch failed; 75 ended by SIGTERM, the same command goes on.
+
+A detector also writes contact_sheet.png for each slide (its objects, the surest first, to one scale) and OUT/counts.csv
+(objects per slide and per mm2 of tissue, of every slide in OUT by the same model). With --classify each object is
+graded from a crop around its centre, at the classifier's tile size and mpp; the crops are kept as crops/NNNN.png, NNNN
+being the row of detections.csv.
 """
 
 
@@ -20,6 +25,7 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="slides, images, or folders")
     parser.add_argument("-m", "--model", required=True, help="NAME, NAME@VERSION or a model's folder")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder to write to")
+    parser.add_argument("--classify", metavar="MODEL", help="detection: a published classifier that grades each object")
     resolution = parser.add_mutually_exclusive_group()
     resolution.add_argument("--mpp", type=float, help="microns per pixel, in place of what the inputs state")
     resolution.add_argument("--mpp-csv", metavar="FILE", help="CSV with columns slide,mpp")
@@ -46,6 +52,7 @@ def add_predict(commands: Any) -> None:
 def run_predict(arguments: argparse.Namespace) -> int:
     """Predicts, or plans it, and prints a line for every output; returns the exit code."""
     keywords = {
+        "classify": arguments.classify,
         "mpp": arguments.mpp,
         "mpp_csv": arguments.mpp_csv,
         "batch_size": arguments.batch_size,
@@ -75,12 +82,22 @@ def run_predict(arguments: argparse.Namespace) -> int:
 def report(result: Any) -> None:
     """A line for every output, and one for all."""
     for slide in result.slides:
-        counts = ", ".join(f"{name} {count:,.0f}" for name, count in slide.counts.items())
+        counts = ", ".join(f"{name} {count:,.0f}{_grades(slide, name)}" for name, count in slide.counts.items())
         print(f"{slide.folder}: {slide.tiles} tiles ({slide.unit}: {counts}), {len(slide.skipped)} damaged")
+        for note in slide.notes if slide.grades else ():
+            print(f"  {note}")
     if result.images_csv:
         print(f"{result.images_csv}: {result.n_images} images")
+    if result.counts_csv:
+        print(f"{result.counts_csv}: objects of every slide")
     if len(result.slides) + len(result.failed) > 1:
         before = f"{result.reused - result.elsewhere} before"
         before += f", {result.elsewhere} by other processes" if result.elsewhere else ""
         print(f"{len(result.slides)} slides done ({before}), {len(result.failed)} failed")
     sys.stdout.flush()
+
+
+def _grades(slide: Any, name: str) -> str:
+    """How the objects of a class were graded."""
+    grades = slide.grades.get(name)
+    return " [" + ", ".join(f"{grade} {n:,}" for grade, n in grades.items()) + "]" if grades else ""

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from pathzoo.apis.launch import Place
-from pathzoo.apis.predict import check_output, load, slides_and_images
+from pathzoo.apis.predict import check_output, load_both, slides_and_images
+from pathzoo.apis.predict_counts import check_counts
 from pathzoo.apis.predict_inputs import Resolutions, sort_inputs
 from pathzoo.apis.predict_progress import counter
 from pathzoo.apis.setup import setup
 from pathzoo.errors import PathzooError
+from pathzoo.wsi.contact_sheet import MOST_SHOWN
 from pathzoo.wsi.isolation import probe
 from pathzoo.wsi.overview import take_overview
 from pathzoo.wsi.predictor import Embeddings, Predictor
@@ -34,6 +36,8 @@ _ROW_BYTES, _PROB_BYTES, _PICTURE_BYTES = 24, 9, 3 * _MIB
 _MASK_BYTES_PER_PIXEL, _OUTLINE_BYTES_PER_PIXEL = 0.05, 0.8
 #: An object in detections.csv and prediction.geojson (480 measured); how many there are is not known before: a guess.
 _OBJECT_BYTES, _OBJECTS_PER_TILE = 500, 5
+#: An object in contact_sheet.png (98,000 measured).
+_CELL_BYTES = 100_000
 #: The sample of vectors that an overlay's components are fitted to: 1,024 of 2,048 numbers, and its decomposition.
 _SAMPLE_BYTES = 64 * _MIB
 #: Batches that are timed.
@@ -63,6 +67,8 @@ class Plan:
 
     slides: tuple[SlidePlan, ...]
     n_images: int
+    #: What else the user should know.
+    notes: tuple[str, ...] = ()
 
 
 def dry_run(
@@ -70,6 +76,7 @@ def dry_run(
     model: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    classify: str | os.PathLike | None = None,
     mpp: float | None = None,
     mpp_csv: str | os.PathLike | None = None,
     device: str | None = None,
@@ -81,6 +88,7 @@ def dry_run(
         inputs: As for `predict`.
         model: As for `predict`.
         out: As for `predict`; nothing is written there.
+        classify: As for `predict`.
         mpp: As for `predict`.
         mpp_csv: As for `predict`.
         device: As for `predict`.
@@ -98,20 +106,22 @@ def dry_run(
     resolutions = Resolutions(mpp, mpp_csv, [*slides, *images])
     given = RunOptions(**options)
     given.check()
-    predictor = load(model, device, Place())
+    predictor, classifier = load_both(model, classify, device, Place())
     slides, images = slides_and_images(slides, images, predictor, given)
     check_output(slides, Path(out))
+    if predictor.task == "detection":
+        check_counts(Path(out))
     plans: list[SlidePlan] = []
     per_tile: float | None = None
     progress = counter("dry run", "slides")
     for path in slides:
         try:
-            plan, per_tile = _plan(path, predictor, replace(given, mpp=resolutions.of(path)), per_tile)
+            plan, per_tile = _plan(path, predictor, classifier, replace(given, mpp=resolutions.of(path)), per_tile)
             plans.append(plan)
         except (PathzooError, OSError) as error:
             plans.append(SlidePlan(path.name, error=str(error)))
         progress(len(plans), len(slides))
-    return Plan(tuple(plans), len(images))
+    return Plan(tuple(plans), len(images), () if classifier is None else (_of_grading(classifier),))
 
 
 def format_plan(plan: Plan) -> str:
@@ -134,12 +144,13 @@ def format_plan(plan: Plan) -> str:
         lines.append(f"{total:75} {tiles:9,} {_size(memory):>9} {_size(disk):>9} {_time(seconds):>9}")
     if plan.n_images:
         lines.append(f"{plan.n_images} images")
+    lines += plan.notes
     lines.append("Memory (beside the model's own), disk and time are estimates. Nothing was written.")
     return "\n".join(lines)
 
 
 def _plan(
-    path: Path, predictor: Predictor, options: RunOptions, per_tile: float | None
+    path: Path, predictor: Predictor, classifier: Predictor | None, options: RunOptions, per_tile: float | None
 ) -> tuple[SlidePlan, float | None]:
     """One slide's plan, and the seconds that a tile takes, measured where they are not known yet."""
     isolation = {"isolate": options.isolate, "timeout": options.timeout}
@@ -147,6 +158,8 @@ def _plan(
         probe(path, options.mpp, options.reader, options.timeout)
     with Slide(path, mpp=options.mpp, reader=options.reader) as slide:
         mpp = working_mpp(slide, predictor)
+        if classifier is not None:
+            working_mpp(slide, classifier)  # one that the slide cannot give makes it fail
         grid = lay_grid(slide, predictor, mpp, options, take_overview(slide, options.tissue, **isolation).tissue)
         memory = estimate_memory(slide, grid, mpp, options.batch_size, options.num_workers)
         if per_tile is None and len(grid):
@@ -163,6 +176,15 @@ def _plan(
             len(grid) * (per_tile or 0.0),
         )
     return plan, per_tile
+
+
+def _of_grading(classifier: Predictor) -> str:
+    (width, height), mpp = classifier.input.tile_size, classifier.input.mpp
+    return (
+        f"Each object is graded by {classifier.name} {classifier.version} on a crop of {width} x {height} px at "
+        f"{mpp:g} um/px, which is written too (up to {_size(3 * width * height)}). How many there are is not known "
+        "before: their time and disk are not counted."
+    )
 
 
 def _stitching(grid: TileGrid, predictor: Predictor) -> int:
@@ -192,7 +214,8 @@ def _disk(grid: TileGrid, predictor: Predictor) -> int:
         pixels = grid.region[2] * grid.region[3] / grid.downsample**2
         return int(pixels * (_MASK_BYTES_PER_PIXEL + _OUTLINE_BYTES_PER_PIXEL)) + _PICTURE_BYTES
     if predictor.task == "detection":
-        return len(grid) * _OBJECTS_PER_TILE * _OBJECT_BYTES + _PICTURE_BYTES
+        objects = len(grid) * _OBJECTS_PER_TILE
+        return objects * _OBJECT_BYTES + min(objects, MOST_SHOWN) * _CELL_BYTES + _PICTURE_BYTES
     return len(grid) * (_ROW_BYTES + _PROB_BYTES * len(predictor.classes)) + _PICTURE_BYTES
 
 
@@ -216,6 +239,8 @@ def _seconds_per_tile(slide: Slide, grid: TileGrid, mpp: float, predictor: Predi
 
 
 def _size(n: int) -> str:
+    if n < _MIB:
+        return f"{max(1, round(n / 1024))} KiB"
     return f"{n / 1024**3:.1f} GiB" if n >= 1024**3 else f"{n / _MIB:.0f} MiB"
 
 

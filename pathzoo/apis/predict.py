@@ -8,11 +8,13 @@ from typing import Any
 
 from pathzoo.apis.launch import Place, place
 from pathzoo.apis.predict_batch import EXIT_SOME_FAILED, SlideTask, run_batch
+from pathzoo.apis.predict_counts import check_counts, write_counts
 from pathzoo.apis.predict_images import ImagesTask, finished_images, run_images
 from pathzoo.apis.predict_inputs import Resolutions, sort_inputs
 from pathzoo.apis.preemption import ended_cleanly_by_sigterm
 from pathzoo.apis.setup import setup
 from pathzoo.errors import DataError, PathzooError, SlideError
+from pathzoo.wsi.grading import check_classifier
 from pathzoo.wsi.isolation import end_idle, prepare
 from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.pseudonyms import pseudonyms, table_beside
@@ -33,6 +35,8 @@ class PredictResult:
     elsewhere: int = 0
     images_csv: Path | None = None
     n_images: int = 0
+    #: A detector's objects per slide.
+    counts_csv: Path | None = None
     failed: list[tuple[Path, str]] = field(default_factory=list)
     #: False for a process of a launcher that leaves it to another one to speak for all.
     speaks: bool = True
@@ -52,6 +56,7 @@ def predict(
     model: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    classify: str | os.PathLike | None = None,
     mpp: float | None = None,
     mpp_csv: str | os.PathLike | None = None,
     batch_size: int = 32,
@@ -71,7 +76,8 @@ def predict(
     """Predicts slides (`out/<slide>/`) and, by a classifier or an encoder, images (`out/predictions.csv`).
 
     What a slide's folder holds by task, `pathzoo.wsi.run.predict_slide` says; an encoder's vectors of images lie in
-    `out/embeddings.npy`.
+    `out/embeddings.npy`; a detector's objects per slide are counted in `out/counts.csv`, see
+    `pathzoo.apis.predict_counts`.
 
     Slides whose output stands already are skipped; the same call goes on where an earlier one was ended, and several
     processes may be given the same output. Segmenters and detectors take images as slides of one level.
@@ -80,6 +86,8 @@ def predict(
         inputs: Files and folders; a folder stands for the slides and images directly in it.
         model: Name, `name@version` or folder of a published model; verified before it is loaded.
         out: The folder to write to.
+        classify: A published classifier, named like `model`, that grades each object of a detector; see
+            `pathzoo.wsi.grading`.
         mpp: Microns per pixel of the inputs, in place of what they state themselves.
         mpp_csv: The same file by file: a CSV with columns slide (file name or stem) and mpp.
         batch_size: Tiles per call of the network.
@@ -124,9 +132,11 @@ def predict(
     options.check()
     if slides and isolate:
         prepare()  # it starts while the model is loaded
-    predictor = load(model, device, where)
+    predictor, classifier = load_both(model, classify, device, where)
     slides, images = slides_and_images(slides, images, predictor, options)
     check_output(slides, folder)
+    if predictor.task == "detection":
+        check_counts(folder)
     many, result = len(slides) + len(images) > 1, PredictResult()
     with ended_cleanly_by_sigterm():
         names = _names([*slides, *images], folder, anonymise)
@@ -142,11 +152,13 @@ def predict(
                 for path in slides
             ]
             try:
-                batch = run_batch(tasks, predictor, folder, overwrite, many, where)
+                batch = run_batch(tasks, predictor, folder, overwrite, many, where, classifier)
             finally:
                 end_idle()
             result = PredictResult(batch.results, batch.reused, batch.elsewhere, failed=batch.failed)
             result.speaks = where.rank == 0 or not batch.shared
+            if predictor.task == "detection" and batch.results and result.speaks:
+                result.counts_csv = write_counts(folder, predictor, classifier)
         if images and where.rank == 0:
             done = run_images(pictures)
             result.images_csv, result.n_images = done.csv, done.n
@@ -164,6 +176,23 @@ def load(model: str | os.PathLike, device: str | None, where: Place) -> Any:
         n = torch.cuda.device_count()
         device = f"cuda:{where.local_rank % n}" if n else "cpu"
     return get_model(model, device)
+
+
+def load_both(
+    model: str | os.PathLike, classify: str | os.PathLike | None, device: str | None, where: Place
+) -> tuple[Any, Any]:
+    """The model, and the classifier that grades its objects, or None.
+
+    Raises:
+        ZooError: Either cannot be trusted or found.
+        SlideError: The two do not go together.
+    """
+    predictor = load(model, device, where)
+    if classify is None:
+        return predictor, None
+    classifier = load(classify, device, where)
+    check_classifier(predictor, classifier)
+    return predictor, classifier
 
 
 def slides_and_images(

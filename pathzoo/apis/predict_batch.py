@@ -57,6 +57,7 @@ def run_batch(
     overwrite: bool = False,
     many: bool | None = None,
     where: Place | None = None,
+    classifier: Predictor | None = None,
 ) -> BatchResult:
     """Runs every slide that is not done yet and that no other process works on; waits for what others work on.
 
@@ -72,6 +73,7 @@ def run_batch(
             slides.
         where: This process among those of a launcher. Each begins elsewhere; on a file system without locks each
             does its part alone.
+        classifier: Grades the objects of a detector.
 
     Returns:
         What came of all slides, whoever did them.
@@ -87,7 +89,8 @@ def run_batch(
         batch = BatchResult([], [], shared=claims.locks)
         first = where.rank * len(tasks) // where.world_size
         pending = [*tasks[first:], *tasks[:first]] if claims.locks else [*tasks[where.rank :: where.world_size]]
-        run = _Run(predictor, out, overwrite, many, claims, batch, BatchProgress([t.path for t in pending], many))
+        progress = BatchProgress([t.path for t in pending], many)
+        run = _Run(predictor, classifier, out, overwrite, many, claims, batch, progress)
         try:
             while pending:
                 pending = [task for task in pending if not run.attempt(task)]
@@ -112,6 +115,7 @@ class _Run:
     """What every slide of a batch has in common."""
 
     predictor: Predictor
+    classifier: Predictor | None
     out: Path
     overwrite: bool
     many: bool
@@ -138,7 +142,7 @@ class _Run:
         """Why the slide fails; None where it does not."""
         elsewhere = self.claims.done(task.name)
         try:
-            result = _reused(task, self.predictor, self.out, self.overwrite and not elsewhere)
+            result = _reused(task, self.predictor, self.classifier, self.out, self.overwrite and not elsewhere)
             if result is not None:
                 self.batch.reused += 1
                 self.batch.elsewhere += elsewhere
@@ -163,21 +167,26 @@ class _Run:
         self.progress.failed(task.path, reason)
         return reason
 
-    def _predict(self, task: SlideTask, report: Callable[[int, int], None]) -> SlideResult:
+    def _predict(self, task: SlideTask, report: Callable[..., None]) -> SlideResult:
+        given = {"model": self.predictor.name}
+        given |= {"classify": self.classifier.name} if self.classifier is not None else {}
         return predict_slide(
             task.path,
             self.predictor,
             self.out,
             task.options,
+            classifier=self.classifier,
             name=task.name,
             title=task.title,
             overwrite=self.overwrite,
             progress=report,
-            arguments={"model": self.predictor.name},
+            arguments=given,
         )
 
 
-def _reused(task: SlideTask, predictor: Predictor, out: Path, anew: bool) -> SlideResult | None:
+def _reused(
+    task: SlideTask, predictor: Predictor, classifier: Predictor | None, out: Path, anew: bool
+) -> SlideResult | None:
     """The result of an earlier run, or of another process; None where the slide is to be done."""
     folder = out / task.name
     if anew or not folder.exists():
@@ -186,7 +195,7 @@ def _reused(task: SlideTask, predictor: Predictor, out: Path, anew: bool) -> Sli
     if found is None:
         raise SlideError(f"{folder}: exists and is no finished prediction; remove it, or pass --overwrite")
     key, result = found
-    if key != task.options.result_key(task.path, predictor):
+    if key != task.options.result_key(task.path, predictor, classifier):
         raise SlideError(
             f"{folder}: exists already, by another model or other options; choose another output, or pass --overwrite"
         )

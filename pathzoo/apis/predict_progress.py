@@ -67,16 +67,16 @@ class BatchProgress:
         self._waiting = False
 
     @contextmanager
-    def slide(self, path: Path) -> Iterator[Callable[[int, int], None]]:
-        """Gives the callback (tiles done, tiles in all) of one slide."""
+    def slide(self, path: Path) -> Iterator[Callable[..., None]]:
+        """Gives the callback (tiles done, tiles in all, and what they are where they are no tiles) of one slide."""
         line, started = Line(), time.monotonic()
-        title = f"{self._number()} {path.name}"
+        title, began = f"{self._number()} {path.name}", {"tiles": started}
 
-        def show(done: int, total: int) -> None:
-            seconds = time.monotonic() - started
-            speed = f", {done / seconds:.1f} tiles/s" if seconds > 1 else ""
+        def show(done: int, total: int, unit: str = "tiles") -> None:
+            seconds = time.monotonic() - began.setdefault(unit, time.monotonic())
+            speed = f", {done / seconds:.1f} {unit}/s" if seconds > 1 else ""
             rest = f", slide ends in {_clock(seconds * (total - done) / done)}" if 0 < done < total else ""
-            line.show(f"{title}: {done}/{total} tiles{speed}{rest}{self._rest()}", last=done >= total)
+            line.show(f"{title}: {done}/{total} {unit}{speed}{rest}{self._rest()}", last=done >= total)
 
         try:
             yield show

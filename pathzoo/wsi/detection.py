@@ -2,12 +2,24 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from pathzoo.errors import SlideError
-from pathzoo.wsi.colors import class_colors
+from pathzoo.wsi.contact_sheet import write_contact_sheets
 from pathzoo.wsi.geojson import Feature, detection, write_features
+from pathzoo.wsi.grading import (
+    Grades,
+    Labels,
+    by_class,
+    grade_header,
+    grade_notes,
+    grade_objects,
+    grade_record,
+    label_objects,
+    lost_crops,
+)
 from pathzoo.wsi.job import Outcome, SkippedTile, SlideJob, TileBatch
 from pathzoo.wsi.merging import Float64, MergeRule, merge_boxes
 from pathzoo.wsi.outputs import write_csv, write_picture
@@ -23,8 +35,12 @@ def detect(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     """Finds objects in every tile, merges what several tiles found, and writes the files; a `pathzoo.wsi.job.Task`.
 
     Writes detections.csv (x0, y0, x1, y1, score, class: level-0 pixels of the slide, rounded outwards to hundredths;
-    by falling score, then x0, y0), prediction.geojson (the same objects in the same order, for QuPath) and overlay.png.
-    A tile with undecodable parts is predicted all the same, but a box centred on such a part is dropped.
+    by falling score, then x0, y0), prediction.geojson (the same objects in the same order, for QuPath), overlay.png
+    and contact_sheet.png (the objects in this order, see `pathzoo.wsi.contact_sheet`). A tile with undecodable parts is
+    predicted all the same, but a box centred on such a part is dropped.
+
+    With `job.grading` each object is classified from a crop around it (see `pathzoo.wsi.grading`): crops/NNNN.png is
+    written, detections.csv has the further columns grade and prob_CLASS, and what is made for the eye shows the grade.
 
     Of `job.settings`, "score_threshold" (0..1, default 0: all that the model gives) drops boxes before merging;
     "merge_iou" and "merge_ios" are those of `pathzoo.wsi.merging.MergeRule`.
@@ -54,15 +70,13 @@ def detect(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
         raise SlideError(f"{job.slide.path}: none of {lost} tiles can be decoded; the first: {skipped[0].reason}")
     objects, _ = merge_boxes(np.concatenate(found), np.concatenate(tile), tile_frames(grid), bounds, rule)
     objects = rounded(objects)
-    classes = job.predictor.classes
-    counts = np.bincount(objects[:, 5].astype(np.int64), minlength=len(classes))
     merging = {"iou": rule.iou, "ios": rule.ios, "seam": rule.seam, "edge_px": rule.edge}
     record = {"score_threshold": least, "merging": merging, "boxes_of_all_tiles": sum(map(len, found))}
-    outcome = Outcome(
-        dict(zip(classes, counts.tolist(), strict=True)), "objects", tuple(skipped), (), {"detection": record}
-    )
-    _write(job, objects, outcome)
-    return outcome
+    grades = None if job.grading is None else grade_objects(job, job.grading, objects)
+    labels = label_objects(objects, job.predictor.classes, grades)
+    _write(job, objects, grades, labels, len(skipped))
+    sheet = write_contact_sheets(job, objects, grades, labels)
+    return _outcome(job, objects, grades, skipped, {"detection": record, "contact_sheet": sheet})
 
 
 def merge_rule(job: SlideJob) -> MergeRule:
@@ -155,19 +169,27 @@ def rounded(objects: Float64) -> Float64:
     return np.hstack([sides, objects[:, 4:]])
 
 
-def detection_rows(objects: Float64, classes: Sequence[str]) -> Iterator[list[object]]:
-    """Rows of detections.csv, in the order given."""
-    for x0, y0, x1, y1, score, index in objects.tolist():
-        yield [f"{x0:.2f}", f"{y0:.2f}", f"{x1:.2f}", f"{y1:.2f}", f"{score:.4f}", classes[int(index)]]
+def detection_rows(objects: Float64, classes: Sequence[str], grades: Grades | None = None) -> Iterator[list[object]]:
+    """Rows of detections.csv, in the order given; with grades, empty where an object was not classified."""
+    for number, (x0, y0, x1, y1, score, index) in enumerate(objects.tolist()):
+        row = [f"{x0:.2f}", f"{y0:.2f}", f"{x1:.2f}", f"{y1:.2f}", f"{score:.4f}", classes[int(index)]]
+        yield [*row, *(grades.cells(number) if grades else ())]
 
 
 def detection_features(
-    objects: Float64, classes: Sequence[str], *, mpp: float, origin: tuple[int, int] = (0, 0), key: str = ""
+    objects: Float64,
+    classes: Sequence[str],
+    *,
+    mpp: float,
+    origin: tuple[int, int] = (0, 0),
+    key: str = "",
+    grades: Grades | None = None,
 ) -> Iterator[Feature]:
     """QuPath detections, in the order given.
 
     Measurements are "Score", "Area µm^2", "Width µm" and "Height µm" of the box, and "Diameter µm", that of the circle
-    as large as the ellipse inscribed in the box: the geometric mean of width and height.
+    as large as the ellipse inscribed in the box: the geometric mean of width and height. With grades there is a
+    "Probability CLASS" for each of the classifier's classes, and QuPath's derived class "glomerulus: sclerosed".
 
     Args:
         objects: (n, 6) x0, y0, x1, y1 in level-0 pixels, score, class index.
@@ -175,9 +197,10 @@ def detection_features(
         mpp: Microns per level-0 pixel.
         origin: Corner of the slide's bounds, subtracted from every coordinate.
         key: What tells this slide and model from others; with class, box and position it makes the ids, so that
-            writing twice gives the same ids.
+            writing twice gives the same ids. Grades do not change them: the objects are the same.
+        grades: What a classifier says of them.
     """
-    colors = class_colors(classes)
+    labels = label_objects(objects, classes, grades)
     for number, (x0, y0, x1, y1, score, index) in enumerate(objects.tolist()):
         name, width, height = classes[int(index)], (x1 - x0) * mpp, (y1 - y0) * mpp
         box = (x0 - origin[0], y0 - origin[1], x1 - origin[0], y1 - origin[1])
@@ -187,10 +210,16 @@ def detection_features(
             "Width µm": round(width, 4),
             "Height µm": round(height, 4),
             "Diameter µm": round(math.sqrt(width * height), 4),
+            **(grades.measurements(number) if grades else {}),
         }
+        shown = labels.names[labels.which[number]]
         whole = tuple(round(value, 2) for value in box)
         yield detection(
-            (whole[0], whole[1], whole[2], whole[3]), name, colors[name], measurements, f"{key}|{number}|{name}"
+            (whole[0], whole[1], whole[2], whole[3]),
+            shown,
+            labels.colors[shown],
+            measurements,
+            f"{key}|{number}|{name}",
         )
 
 
@@ -212,23 +241,42 @@ def _off_damage(boxes: Float32, damaged: np.ndarray) -> Float32:
     return boxes[~damaged[y.astype(int).clip(0, height - 1), x.astype(int).clip(0, width - 1)]]
 
 
-def _write(job: SlideJob, objects: Float64, outcome: Outcome) -> None:
+def _outcome(
+    job: SlideJob, objects: Float64, grades: Grades | None, skipped: Sequence[SkippedTile], record: dict[str, Any]
+) -> Outcome:
+    classes, grading = job.predictor.classes, job.grading
+    numbers = np.bincount(objects[:, 5].astype(np.int64), minlength=len(classes)).tolist()
+    counts = dict(zip(classes, numbers, strict=True))
+    if grading is None or grades is None:
+        return Outcome(counts, "objects", tuple(skipped), record=record)
+    return Outcome(
+        *(counts, "objects", tuple(skipped), tuple(grade_notes(grading, grades))),
+        lost=lost_crops(job, grading, objects, grades),
+        grades=by_class(objects, classes, grades),
+        record=record | grade_record(objects, classes, grading, grades),
+    )
+
+
+def _write(job: SlideJob, objects: Float64, grades: Grades | None, labels: Labels, n_skipped: int) -> None:
     slide, grid, classes = job.slide, job.grid, job.predictor.classes
     assert slide.mpp is not None
-    write_csv(job.folder / "detections.csv", _HEADER, detection_rows(objects, classes))
-    features = detection_features(objects, classes, mpp=slide.mpp, origin=slide.bounds[:2], key=job.key)
+    header = [*_HEADER, *(grade_header(grades.classes) if grades else ())]
+    write_csv(job.folder / "detections.csv", header, detection_rows(objects, classes, grades))
+    origin = slide.bounds[:2]
+    features = detection_features(objects, classes, mpp=slide.mpp, origin=origin, key=job.key, grades=grades)
     write_features(job.folder / "prediction.geojson", features)
     notes = [f"{len(grid)} tiles of {grid.tile_size[0]} × {grid.tile_size[1]} px"]
     notes += [f"at {slide.mpp * grid.downsample:.3g} µm per pixel"]
-    notes += [f"{len(outcome.skipped)} tiles not wholly readable"] if outcome.skipped else []
+    notes += [f"{n_skipped} tiles not wholly readable"] if n_skipped else []
     notes += ["no tissue found"] if job.tissue is not None and not job.tissue.any() else []
     picture = overlay_boxes(
         job.thumbnail,
         slide.bounds,
-        objects,
-        classes,
+        np.column_stack([objects[:, :5], labels.which]),
+        labels.names,
         slide.mpp,
         **job.page,
         notes=notes,
+        colors=labels.colors,
     )
     write_picture(job.folder / "overlay.png", picture)

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from pathzoo.wsi.predictor import Prediction, Predictor
 from pathzoo.wsi.pseudonyms import without_names
 from pathzoo.wsi.slide import Slide
+from pathzoo.wsi.stain import StainTransform
 from pathzoo.wsi.tiling import TileGrid
 from pathzoo.wsi.types import RGB, Int64, Mask, RGBBatch
 
-#: Called with the tiles done and the tiles in all.
-Progress = Callable[[int, int], None]
+#: Called with the tiles done and the tiles in all; with a third argument where these are something else ("crops").
+Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,17 @@ class SkippedTile:
 
 
 @dataclass(frozen=True)
+class Grading:
+    """A classifier for the objects that a detector finds."""
+
+    classifier: Predictor
+    #: Resolution of its crops in microns per pixel, as the slide gives it.
+    mpp: float
+    #: Turns the slide's stain into the one that the classifier asks for.
+    stain: StainTransform | None = None
+
+
+@dataclass(frozen=True)
 class SlideJob:
     """One model over one slide: all that a task needs. Files go into `folder`, which exists and is temporary."""
 
@@ -65,6 +77,10 @@ class SlideJob:
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: Seconds by what they were spent on; `tracked` and `predict` add to it.
     seconds: dict[str, float] = field(default_factory=dict)
+    #: Who grades the objects of a detector; None where nobody does.
+    grading: Grading | None = None
+    #: Keywords of `pathzoo.wsi.tile_stream.read_tiles` for what is read beside the tiles.
+    reading: Mapping[str, Any] = field(default_factory=lambda: {"batch_size": 32, "isolate": False})
 
     def predict(self, tiles: RGBBatch) -> Prediction:
         """The model's answer; its time counts as "model"."""
@@ -94,7 +110,7 @@ class SlideJob:
             return []
         corners = self.grid.corners
         return [
-            SkippedTile(int(corners[n, 0]), int(corners[n, 1]), self._said(why)) for n, (_, why) in batch.damage.items()
+            SkippedTile(int(corners[n, 0]), int(corners[n, 1]), self.said(why)) for n, (_, why) in batch.damage.items()
         ]
 
     def wholly_damaged(self, batch: TileBatch) -> set[int]:
@@ -111,7 +127,7 @@ class SlideJob:
                 found.add(number)
         return found
 
-    def _said(self, reason: str) -> str:
+    def said(self, reason: str) -> str:
         """A reason as outputs may give it: a system's message can name the file, a pseudonym must not be undone."""
         path = self.slide.path
         return reason if self.title == path.name else without_names(reason, path, self.title)
@@ -119,8 +135,13 @@ class SlideJob:
     @property
     def page(self) -> dict[str, Any]:
         """What every overlay of this job shows beside its picture."""
-        subtitle = f"{self.predictor.name} {self.predictor.version}"
-        return {"tissue": self.tissue, "title": self.title, "subtitle": subtitle}
+        return {"tissue": self.tissue, "title": self.title, "subtitle": self.made_by}
+
+    @property
+    def made_by(self) -> str:
+        """The model, and the classifier where there is one."""
+        models = [self.predictor, *([self.grading.classifier] if self.grading else [])]
+        return ", graded by ".join(f"{model.name} {model.version}" for model in models)
 
     @property
     def key(self) -> str:
@@ -140,6 +161,10 @@ class Outcome:
     #: Tiles with undecodable parts; not empty means a partial result (exit code 3).
     skipped: tuple[SkippedTile, ...] = ()
     notes: tuple[str, ...] = ()
+    #: What beside the tiles could not be decoded; a partial result as well.
+    lost: tuple[SkippedTile, ...] = ()
+    #: By class: how many objects have which grade.
+    grades: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: Further entries of predict_run.json.
     record: Mapping[str, Any] = field(default_factory=dict)
 

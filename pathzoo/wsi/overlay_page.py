@@ -60,13 +60,13 @@ class RampLegend:
     @property
     def width(self) -> int:
         """See `Legend`."""
-        ends = max(_font(16).getlength(f"0  {name}") for name in self.classes)
-        return math.ceil(max(_font(20, True).getlength(self.classes[1]), 40 + ends))
+        ends = max(text_font(16).getlength(f"0  {name}") for name in self.classes)
+        return math.ceil(max(text_font(20, True).getlength(self.classes[1]), 40 + ends))
 
     def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int, room: int) -> None:
         """See `Legend`."""
-        draw.text((x, y), "Probability of", font=_font(17), fill=_GREY)
-        draw.text((x, y + 22), fitted(self.classes[1], 20, room, True), font=_font(20, True), fill=_INK)
+        draw.text((x, y), "Probability of", font=text_font(17), fill=_GREY)
+        draw.text((x, y + 22), fitted(self.classes[1], 20, room, True), font=text_font(20, True), fill=_INK)
         y += 62
         strip = ramp(
             np.linspace(1, 0, _RAMP_HEIGHT, dtype=np.float32),
@@ -80,7 +80,7 @@ class RampLegend:
             at = y + round((1 - p) * _RAMP_HEIGHT)
             draw.line((x + 26, at, x + 33, at), fill=_GREY)
             text = f"{p:g}" if 0 < p < 1 else f"{p:g}  {self.classes[int(p)]}"
-            draw.text((x + 40, at), fitted(text, 16, room - 40), font=_font(16), fill=_INK, anchor="lm")
+            draw.text((x + 40, at), fitted(text, 16, room - 40), font=text_font(16), fill=_INK, anchor="lm")
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,27 @@ class ClassLegend:
     @property
     def width(self) -> int:
         """See `Legend`."""
-        return math.ceil(max((34 + self._taken(name) + _font(17).getlength(name) for name in self.colors), default=0))
+        return math.ceil(
+            max((34 + self._taken(name) + text_font(17).getlength(name) for name in self.colors), default=0)
+        )
 
     def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int, room: int) -> None:
         """See `Legend`."""
-        draw.text((x, y), fitted(self.heading, 17, room), font=_font(17), fill=_GREY)
+        draw.text((x, y), fitted(self.heading, 17, room), font=text_font(17), fill=_GREY)
         y += 34
         for name, color in self.colors.items():
             self._draw_mark(draw, x, y, color)
             name_room = room - 34 - self._taken(name)
-            draw.text((x + 34, y - 1), fitted(name, 17, name_room), font=_font(17), fill=_INK)
+            draw.text((x + 34, y - 1), fitted(name, 17, name_room), font=text_font(17), fill=_INK)
             if self.numbers and name in self.numbers:
-                draw.text((x + room, y - 1), self.numbers[name], font=_font(17), fill=_INK, anchor="ra")
+                draw.text((x + room, y - 1), self.numbers[name], font=text_font(17), fill=_INK, anchor="ra")
             y += _ROW
 
     def _taken(self, name: str) -> int:
         """Pixels that the number takes, with a gap before it."""
-        return math.ceil(_font(17).getlength(self.numbers[name])) + 18 if self.numbers and name in self.numbers else 0
+        return (
+            math.ceil(text_font(17).getlength(self.numbers[name])) + 18 if self.numbers and name in self.numbers else 0
+        )
 
     def _draw_mark(self, draw: ImageDraw.ImageDraw, x: int, y: int, color: Color) -> None:
         square = (x, y, x + 22, y + 20)
@@ -166,19 +170,19 @@ def page(
     draw.rectangle((_MARGIN - 1, top - 1, _MARGIN + width, top + height), outline=_FRAME)
     line = sheet.width - 2 * _MARGIN
     if title:
-        draw.text((_MARGIN, _MARGIN - 8), fitted(title, 26, line, True), font=_font(26, True), fill=_INK)
+        draw.text((_MARGIN, _MARGIN - 8), fitted(title, 26, line, True), font=text_font(26, True), fill=_INK)
     if subtitle:
-        draw.text((_MARGIN, top - 38), fitted(subtitle, 18, line), font=_font(18), fill=_GREY)
+        draw.text((_MARGIN, top - 38), fitted(subtitle, 18, line), font=text_font(18), fill=_GREY)
     _draw_scale_bar(sheet, (_MARGIN, top, width, height), microns_per_pixel)
     x, y = _MARGIN + width + _MARGIN, top
     legend.draw(draw, x, y, room)
     y += legend.height + 18
     if outlined:
         draw.line((x, y + 10, x + 22, y + 10), fill=_OUTLINE, width=3)
-        draw.text((x + 34, y), "tissue", font=_font(17), fill=_INK)
+        draw.text((x + 34, y), "tissue", font=text_font(17), fill=_INK)
         y += 40
     for note in notes:
-        draw.text((x, y), fitted(note, 15, room), font=_font(15), fill=_GREY)
+        draw.text((x, y), fitted(note, 15, room), font=text_font(15), fill=_GREY)
         y += 26
     return np.asarray(sheet)
 
@@ -223,7 +227,7 @@ def _draw_scale_bar(sheet: Image.Image, box: tuple[int, int, int, int], microns_
     x, y, width, height = box
     microns = scale_bar_length(width * microns_per_pixel)
     label = f"{microns / 1000:g} mm" if microns >= 1000 else f"{microns:g} µm"
-    pixels, font = round(microns / microns_per_pixel), _font(18, True)
+    pixels, font = round(microns / microns_per_pixel), text_font(18, True)
     plate = max(pixels, round(font.getlength(label))) + 28
     left, upper = x + 14, y + height - 14 - 52
     area = (left, upper, left + plate, upper + 52)
@@ -236,7 +240,7 @@ def _draw_scale_bar(sheet: Image.Image, box: tuple[int, int, int, int], microns_
 
 
 @lru_cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def text_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib carries: it has µ and most scripts that class names are written in."""
     package = importlib.util.find_spec("matplotlib")
     assert package is not None and package.origin is not None
@@ -246,7 +250,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def fitted(text: str, size: int, room: float, bold: bool = False) -> str:
     """`text`, shortened in its middle to `room` pixels at this font size."""
-    font = _font(size, bold)
+    font = text_font(size, bold)
     kept = len(text)
     shown = text
     while font.getlength(shown) > room and kept > 2:

@@ -13,8 +13,9 @@ from pathzoo.errors import OutputError, SlideError
 from pathzoo.fileio import write_json
 from pathzoo.wsi.classification import classify
 from pathzoo.wsi.detection import detect
+from pathzoo.wsi.grading import check_classifier
 from pathzoo.wsi.isolation import probe
-from pathzoo.wsi.job import Outcome, Progress, SkippedTile, SlideJob, Task
+from pathzoo.wsi.job import Grading, Outcome, Progress, SkippedTile, SlideJob, Task
 from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.outputs import atomic_folder, package_versions
 from pathzoo.wsi.overview import Overview, stain_of, take_overview
@@ -23,6 +24,7 @@ from pathzoo.wsi.representation import represent
 from pathzoo.wsi.run_options import DEFAULT_OVERLAP, RunOptions
 from pathzoo.wsi.segmentation import segment
 from pathzoo.wsi.slide import Slide
+from pathzoo.wsi.slide_stain import stain_record
 from pathzoo.wsi.stain import StainTransform
 from pathzoo.wsi.tile_stream import read_tiles
 from pathzoo.wsi.tiling import TileGrid, tile_grid
@@ -54,6 +56,8 @@ class SlideResult:
     skipped: tuple[SkippedTile, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    #: By class: how many objects have which grade of the classifier's; empty without one.
+    grades: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def predict_slide(
@@ -62,6 +66,7 @@ def predict_slide(
     out_dir: str | os.PathLike[str],
     options: RunOptions | None = None,
     *,
+    classifier: Predictor | None = None,
     name: str | None = None,
     title: str | None = None,
     overwrite: bool = False,
@@ -74,14 +79,15 @@ def predict_slide(
     Every task writes `overlay.png` and `predict_run.json`, and all but representation `prediction.geojson` (for
     QuPath); classification adds `tiles.csv` (minx, miny, width, height, prob_CLASS...: level-0 pixels of the slide,
     tiles as they were laid, uncropped at the slide's edge, rounded outwards; skipped tiles have no row), segmentation
-    `mask.tif`, detection `detections.csv`, representation `tiles.csv` without probabilities and `embeddings.npy`
-    (float32, a row for each of its rows).
+    `mask.tif`, detection `detections.csv` and `contact_sheet.png` (with a classifier `crops/`, too), representation
+    `tiles.csv` without probabilities and `embeddings.npy` (float32, a row for each of its rows).
 
     Args:
         slide_path: Any file that `Slide` opens.
         predictor: The model; its `input` says tile size and resolution.
         out_dir: Where the slide's folder goes; made if missing.
         options: How to run.
+        classifier: Grades the objects of a detector, see `pathzoo.wsi.grading`.
         name: What the slide's folder is called; its file name without ending where not given.
         title: What the files in it call the slide; its file name where not given.
         overwrite: Replace an existing output folder.
@@ -98,7 +104,9 @@ def predict_slide(
     options.check()
     folder = Path(out_dir) / (slide_name(Path(slide_path)) if name is None else name)
     try:
-        return _predict(Path(slide_path), predictor, folder, options, title, overwrite, progress, arguments or {})
+        return _predict(
+            Path(slide_path), predictor, classifier, folder, options, title, overwrite, progress, arguments or {}
+        )
     except OSError as error:
         if error.filename is not None and Path(error.filename) == Path(slide_path):
             raise SlideError(f"{slide_path}: cannot be read: {error.strerror or error}") from error
@@ -111,6 +119,7 @@ def predict_slide(
 def _predict(
     path: Path,
     predictor: Predictor,
+    classifier: Predictor | None,
     out: Path,
     options: RunOptions,
     title: str | None,
@@ -123,28 +132,30 @@ def _predict(
             f"model {predictor.name}: its task is {predictor.task}; over whole slides run {', '.join(TASKS)}"
         )
     options.check_settings(predictor.task)
+    if classifier is not None:
+        check_classifier(predictor, classifier)
     started = time.perf_counter()
     if options.isolate:
         probe(path, options.mpp, options.reader, options.timeout)
     with Slide(path, mpp=options.mpp, reader=options.reader) as slide, atomic_folder(out, overwrite) as folder:
         target = working_mpp(slide, predictor)
+        grading_mpp = None if classifier is None else working_mpp(slide, classifier)
         look = take_overview(slide, options.tissue, isolate=options.isolate, timeout=options.timeout)
         grid = lay_grid(slide, predictor, target, options, look.tissue)
         called = title or slide.path.name
         picture, settings = look.thumbnail, options.settings
-        job = SlideJob(slide, grid, target, predictor, look.tissue, picture, folder, called, progress, settings)
-        stain = fit_stain(slide, look, target, predictor, options)
-        job.seconds["tissue"] = time.perf_counter() - started
-        batches = read_tiles(
-            slide,
-            grid,
-            target,
-            options.batch_size,
-            num_workers=options.num_workers,
-            isolate=options.isolate,
-            timeout=options.timeout,
-            stain=stain,
+        stain, grading = fit_stain(slide, look, target, predictor, options), None
+        if classifier is not None and grading_mpp is not None:
+            own = fit_stain(slide, look, grading_mpp, classifier, options)
+            grading = Grading(classifier, grading_mpp, own)
+        reading = {name: getattr(options, name) for name in ("batch_size", "num_workers", "isolate", "timeout")}
+        job = SlideJob(
+            *(slide, grid, target, predictor, look.tissue, picture, folder, called, progress, settings),
+            grading=grading,
+            reading=reading,
         )
+        job.seconds["tissue"] = time.perf_counter() - started
+        batches = read_tiles(slide, grid, target, **reading, stain=stain)
         with closing(batches):
             outcome = TASKS[predictor.task](job, batches)
         result = _summary(job, out, outcome, look, stain)
@@ -153,7 +164,7 @@ def _predict(
         given = asdict(options) | {"overwrite": overwrite, **arguments}
         record = _run_record(job, given, result, outcome)
         record["stain"] = stain_record(stain)
-        record["key"] = options.result_key(slide.path, predictor)
+        record["key"] = options.result_key(slide.path, predictor, classifier)
         write_json(folder / RUN_FILE, record)
     return result
 
@@ -165,8 +176,10 @@ def finished_result(folder: Path) -> tuple[str | None, SlideResult] | None:
         tiles, skipped = record["tiles"], tuple(SkippedTile(**tile) for tile in record["skipped_tiles"])
         notes, seconds = tuple(record["notes"]), record["seconds"]
         name, laid, unit = record["slide"]["name"], tiles["laid"], tiles["unit"]
-        return record.get("key"), SlideResult(name, folder, laid, tiles["by_class"], unit, skipped, notes, seconds)
-    except (OSError, ValueError, KeyError, TypeError):
+        grades = record.get("grades", {}).get("by_class", {})
+        result = SlideResult(name, folder, laid, tiles["by_class"], unit, skipped, notes, seconds, grades)
+        return record.get("key"), result
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -211,13 +224,6 @@ def fit_stain(
     return StainTransform(own, target)
 
 
-def stain_record(stain: StainTransform | None) -> dict[str, Any] | None:
-    """What predict_run.json says of the slide's own stain; `reason` says why it was left as it is."""
-    if stain is None:
-        return None
-    return {"method": stain.source.method, "slide": dict(stain.source.parameters), "reason": stain.reason}
-
-
 def _summary(
     job: SlideJob, folder: Path, outcome: Outcome, look: Overview, stain: StainTransform | None
 ) -> SlideResult:
@@ -228,8 +234,20 @@ def _summary(
         notes.append("no tissue found; nothing was predicted (tissue detection can be switched off)")
     if outcome.skipped:
         notes.append(f"{len(outcome.skipped)} of {len(job.grid)} tiles could not be decoded, or not wholly")
-    tiles = len(job.grid)
-    return SlideResult(job.title, folder, tiles, outcome.counts, outcome.unit, outcome.skipped, tuple(notes))
+    return SlideResult(
+        *(job.title, folder, len(job.grid), outcome.counts, outcome.unit),
+        skipped=(*outcome.skipped, *outcome.lost),
+        notes=tuple(notes),
+        grades={name: dict(counts) for name, counts in outcome.grades.items()},
+    )
+
+
+def _tissue_mm2(job: SlideJob) -> float | None:
+    """Area that counts as tissue; None where tissue was not looked for."""
+    if job.tissue is None or job.slide.mpp is None:
+        return None
+    _, _, width, height = job.slide.bounds
+    return round(float(job.tissue.mean()) * width * height * job.slide.mpp**2 / 1e6, 4)
 
 
 def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, outcome: Outcome) -> dict[str, Any]:
@@ -242,6 +260,7 @@ def _run_record(job: SlideJob, given: Mapping[str, Any], result: SlideResult, ou
             "bounds": list(slide.bounds),
             "mpp": slide.mpp,
             "mpp_source": slide.mpp_source,
+            "tissue_mm2": _tissue_mm2(job),
             "reader": slide.reader_name,
         },
         "model": {

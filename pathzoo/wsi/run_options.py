@@ -73,13 +73,16 @@ class RunOptions:
         if unknown := [name for name in self.settings if name not in known]:
             raise SlideError(f"{unknown[0]} means nothing to {task}; it takes {', '.join(known) or 'no settings'}")
 
-    def result_key(self, path: Path, predictor: Predictor) -> str:
+    def result_key(self, path: Path, predictor: Predictor, classifier: Predictor | None = None) -> str:
         """Digest of all that decides the result: same key, same output. Of the file: its size, and parts of it."""
         given = asdict(self)
         for name in ("batch_size", "num_workers", "isolate", "timeout"):
             del given[name]
         model = [predictor.name, predictor.version, predictor.digest]
-        return sha256_bytes(canonical_json({"options": given, "model": model, "file": fingerprint(path)}))
+        decisive = {"options": given, "model": model, "file": fingerprint(path)}
+        if classifier is not None:
+            decisive["classifier"] = [classifier.name, classifier.version, classifier.digest]
+        return sha256_bytes(canonical_json(decisive))
 
 
 def fingerprint(path: Path) -> list[str | int]:

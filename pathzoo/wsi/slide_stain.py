@@ -1,13 +1,14 @@
 """The stain of a slide, from some places of its tissue."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pathzoo.errors import SlideError
 from pathzoo.wsi.slide import Slide
-from pathzoo.wsi.stain import FITS, METHODS, StainFit, UInt8, is_stained, void_fit
+from pathzoo.wsi.stain import FITS, METHODS, StainFit, StainTransform, UInt8, is_stained, void_fit
 from pathzoo.wsi.tissue import tissue_mask
 from pathzoo.wsi.types import Mask
 
@@ -65,6 +66,13 @@ def fit_slide(
     if len(pixels) > n_pixels:
         pixels = pixels[rng.choice(len(pixels), n_pixels, replace=False)]
     return FITS[method](pixels)
+
+
+def stain_record(stain: StainTransform | None) -> dict[str, Any] | None:
+    """What predict_run.json says of the slide's own stain; `reason` says why it was left as it is."""
+    if stain is None:
+        return None
+    return {"method": stain.source.method, "slide": dict(stain.source.parameters), "reason": stain.reason}
 
 
 def _tissue_pixels(
