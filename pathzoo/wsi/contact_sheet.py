@@ -261,6 +261,7 @@ def _draw_cell(sheet: Image.Image, x: int, y: int, cell: Cell) -> None:
     picture = Image.fromarray(cell.picture)
     inside = ImageDraw.Draw(picture)
     x0, y0, x1, y1 = (round(value) for value in cell.box)
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)  # where one scale leaves less than a pixel of a box
     inside.rectangle((x0 - 1, y0 - 1, x1, y1), outline="white")  # sets it off from dark tissue
     inside.rectangle((x0, y0, x1 - 1, y1 - 1), outline=cell.color)
     if cell.remark:

@@ -4,7 +4,7 @@ from PIL import Image
 from wsi.graded_slides import DISC, DISCS, Discs, Middles, draw_discs, record_of, rows_of
 
 from pathzoo.wsi import contact_sheet
-from pathzoo.wsi.contact_sheet import CELL, COLUMNS, choose_view
+from pathzoo.wsi.contact_sheet import CELL, COLUMNS, Cell, choose_view
 from pathzoo.wsi.predictor import InputSpec
 from pathzoo.wsi.run import predict_slide
 from pathzoo.wsi.slide import Slide
@@ -47,6 +47,14 @@ def test_every_object_is_shown_the_surest_first_and_all_to_one_scale(make_slide,
             range(right - 3, right + 2)
         )
         assert green.sum() > 2 * (right - left) and green.sum() < 5 * (right - left), "a thin frame"
+
+
+def test_a_box_of_less_than_a_pixel_is_framed_all_the_same():
+    sheet = Image.new("RGB", (2 * CELL, 2 * CELL), "white")
+    grey = np.full((CELL, CELL, 3), 128, np.uint8)
+    box = (CELL / 2 + 0.1, CELL / 2 + 0.1, CELL / 2 + 0.3, CELL / 2 + 0.2)
+    contact_sheet._draw_cell(sheet, 0, 0, Cell(grey, box, (200, 0, 0), ("1", "0.9", "glomerulus", "1 µm")))
+    assert (np.asarray(sheet)[: CELL - 1, : CELL - 1] == (200, 0, 0)).all(axis=2).sum() == 1
 
 
 def test_the_view_holds_most_objects_and_is_not_ruled_by_a_huge_one(make_slide):
