@@ -42,3 +42,26 @@ def write_lab(root, patients=5, tiles=4):
         about = {"file_name": f"images/{number:02d}.png", "patient": f"P{patient}", "slide": f"S{patient}"}
         listed.append(({**about, "x": 10 * number, "y": 7, "downsample": 2.0, "mpp": 0.5}, boxes))
     return write_coco(root / "tiles.json", listed)
+
+
+def write_squares(root, side=96):
+    """Five patients with four square tiles of 0.5 um per pixel each, in three of them a dark square."""
+    (root / "images").mkdir(parents=True)
+    tiles = []
+    for number in range(20):
+        x, y = 8 + number, 30 - number
+        squares = [] if number % 4 == 3 else [((x, y, x + 40, y + 36), 60)]
+        image = picture((side, side), squares, ground=200 + number)
+        Image.fromarray(image).save(root / "images" / f"{number}.png")
+        about = {"file_name": f"images/{number}.png", "width": side, "height": side, "mpp": 0.5}
+        about |= {"patient": f"P{number // 4}", "slide": f"S{number // 4}"}
+        tiles.append((about, [(1, [x, y, 40, 36]) for _ in squares]))
+    write_coco(root / "tiles.json", tiles, categories=("glomerulus",))
+    return root
+
+
+def tiny_detection(root, side=96):
+    """Options of the small detection configs for `write_squares`: an epoch of tiles of `side` px."""
+    options = {"data_root": str(root), "train_cfg.max_epochs": 1, "train_cfg.val_interval": 1}
+    options |= {"model_input.tile_size": (side, side), "model_input.mpp": 0.5, "train_dataloader.batch_size": 4}
+    return options | {f"{part}_dataloader.dataset.pipeline.0.size": side for part in ("train", "val", "test")}

@@ -130,9 +130,12 @@ def test_model_is_built_and_gives_its_classes(name):
         logits = model(torch.zeros(2, 3, size[1], size[0]), mode="tensor")
     if name in _SEGMENTATION:
         assert logits.shape == (2, config.model.decode_head.num_classes, size[1], size[0])
-    elif name in _DETECTION:  # of each level x, y, width, height, objectness and classes of 3 anchors in a cell
-        assert [maps.shape[2] for maps in logits[0]] == [size[1] // stride for stride in (8, 16, 32)]
-        assert {(maps.shape[1], maps.shape[4]) for maps in logits[0]} == {(3, 5 + config.model.bbox_head.num_classes)}
+    elif name in _DETECTION:
+        assert [maps.shape[2:4] for maps in logits[0]] == [(size[1] // s, size[0] // s) for s in (8, 16, 32)]
+        classes = config.model.bbox_head.num_classes
+        # RTMDet: a score for each class in a cell; YOLOv5: x, y, width, height, objectness, classes of 3 anchors
+        wanted = (classes,) if "rtmdet" in name else (3, 5 + classes)
+        assert {(maps.shape[1], *maps.shape[4:]) for maps in logits[0]} == {wanted}
     elif name in _PRETEXT:  # "tensor" gives the backbone's maps
         features = config.model.neck.get("in_channels", config.model.head.get("in_channels"))
         assert logits[-1].shape[:2] == (2, features)
@@ -210,7 +213,8 @@ def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, 
     assert record["data"]["digest"]
     assert record["data"]["synthetic"] is True
     whole = "mmseg.EncoderDecoder" if name in _SEGMENTATION else "mmpretrain.ImageClassifier"
-    whole = "mmdet.SingleStageDetector" if name in _DETECTION else whole
+    if name in _DETECTION:
+        whole = "mmdet.RTMDet" if "rtmdet" in name else "mmdet.SingleStageDetector"
     assert record["model"]["type"] == whole
     assert (folder / "splits.json").exists()
     assert list(folder.glob("epoch_*.pth"))

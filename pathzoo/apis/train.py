@@ -207,7 +207,7 @@ def _check_split(dataset: Any, folder: Path) -> None:
 def _check_classes(cfg: Config, dataset: Any) -> None:
     """The model has one output for each class of the data."""
     classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    for head in ("head", "decode_head"):
+    for head in ("head", "decode_head", "bbox_head"):
         outputs = (cfg.model.get(head) or {}).get("num_classes")
         if classes and isinstance(outputs, int) and outputs != len(classes):
             raise ConfigError(

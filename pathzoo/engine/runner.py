@@ -101,13 +101,20 @@ class Runner(_HostRunner):
                 resuming or testing, where any key differs.
         """
         checkpoint = load_checkpoint_safely(filename, map_location)
+        if "state_dict" not in checkpoint:
+            checkpoint = {"state_dict": checkpoint}  # tensors alone: hooks look for them under that name
         if "message_hub" in checkpoint:
             checkpoint["message_hub"] = history_from_plain(checkpoint["message_hub"])
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model
-        _check_fit(
-            Path(filename), state_dict_of(checkpoint), model.state_dict(), exact=strict or self._resume or self._exact
-        )
+        saved, wanted = state_dict_of(checkpoint), model.state_dict()
+        _check_fit(Path(filename), saved, wanted, exact=strict or self._resume or self._exact)
+        others = [key for key, value in wanted.items() if key in saved and saved[key].shape != value.shape]
+        if others:  # the host prints it too, but no log file keeps that
+            self.logger.warning(
+                f"{filename}: {len(others)} tensors are left out, since the model's are of another shape, and stay as "
+                f"they were initialised: {', '.join(others)}"
+            )
         _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")

@@ -39,9 +39,9 @@ _OF_HOSTS = {
         CrossEntropyLoss DiceLoss FocalLoss TverskyLoss
     """,
     "mmdet": """
-        DetDataPreprocessor SingleStageDetector RetinaNet FCOS YOLOX ResNet CSPDarknet FPN YOLOXPAFPN
-        RetinaHead FCOSHead YOLOXHead
-        CrossEntropyLoss FocalLoss L1Loss SmoothL1Loss IoULoss GIoULoss
+        DetDataPreprocessor SingleStageDetector RetinaNet FCOS YOLOX RTMDet ResNet CSPDarknet CSPNeXt
+        FPN YOLOXPAFPN CSPNeXtPAFPN RetinaHead FCOSHead YOLOXHead RTMDetSepBNHead
+        CrossEntropyLoss FocalLoss QualityFocalLoss L1Loss SmoothL1Loss IoULoss GIoULoss
     """,
 }
 BUILT_IN |= {f"{host}.{name}": f"{host}.models:{name}" for host, names in _OF_HOSTS.items() for name in names.split()}
@@ -100,6 +100,7 @@ WHOLE_MODELS = {
         "mmdet.RetinaNet",
         "mmdet.FCOS",
         "mmdet.YOLOX",
+        "mmdet.RTMDet",
         "pathzoo.BlobDetector",
     },
     "representation": {"mmpretrain.ImageClassifier"},

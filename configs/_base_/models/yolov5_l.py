@@ -16,7 +16,7 @@ model = dict(
         std=[255.0, 255.0, 255.0],
         bgr_to_rgb=False,
         pad_size_divisor=32,
-        pad_value=114,
+        pad_value=114 / 255,  # it fills up after dividing
     ),  # (N, 3, H, W) uint8 RGB -> 0..1, sides that 32 divides
     backbone=dict(type=YOLOv5Backbone, deepen=1.0, widen=1.0),
     neck=dict(type=YOLOv5PAFPN, channels=(256, 512, 1024), deepen=1.0),
