@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pathzoo.models.layers.folded_conv import FoldedConv
+
 _EPS, _MOMENTUM = 1e-3, 0.03
 
 
@@ -118,6 +120,8 @@ def scaled_depth(depth: int, multiple: float) -> int:
 def fuse_conv_bn(module: nn.Module) -> int:
     """Folds the normalisation of every `ConvUnit` below `module` into its convolution, in place, for inference.
 
+    The convolution becomes a `FoldedConv`, which applies SiLU too.
+
     Returns:
         The number of units folded. A unit that is folded already is left alone.
 
@@ -129,6 +133,7 @@ def fuse_conv_bn(module: nn.Module) -> int:
     count = 0
     for unit in module.modules():
         if isinstance(unit, ConvUnit) and isinstance(unit.bn, nn.BatchNorm2d):
-            unit.conv, unit.bn = fuse_conv_bn_eval(unit.conv, unit.bn), nn.Identity()
+            unit.conv = FoldedConv(fuse_conv_bn_eval(unit.conv, unit.bn))
+            unit.bn, unit.act = nn.Identity(), nn.Identity()
             count += 1
     return count
