@@ -21,7 +21,7 @@ from pathzoo.cli import one_line
 from pathzoo.errors import PathzooError
 from pathzoo.paths import configs_root
 
-STUDIES = ("breakhis_xception", "self_training", "simclr")
+STUDIES = ("breakhis_xception", "self_training", "simclr", "glomerulus_yolov5")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds per arm")
     parser.add_argument("--first-seed", type=int, help="0; for a phantom 100, since 0-4 are for development")
     parser.add_argument("--arms", nargs="+", help="only these arms")
-    parser.add_argument("--weights", action="append", default=[], metavar="NETWORK=FILE", help="ImageNet weights")
+    parser.add_argument("--weights", action="append", default=[], metavar="NETWORK=FILE", help="initial weights")
     parser.add_argument(
         "--data-name",
         help="what the rows call the data (default: real, or phantom; "

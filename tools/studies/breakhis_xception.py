@@ -23,7 +23,7 @@ from pathzoo.errors import DataError
 from pathzoo.evaluation.report import Predictions, read_predictions, write_evaluation
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
-from studies.imagenet import digest_of, not_run, refuse_unused, weights_files
+from studies.initial_weights import digest_of, not_run, refuse_unused, weights_files
 from studies.results import KEYS, Results, chosen_arms, chosen_seeds, comparable, metric_columns, shown
 
 #: (metric, level) of the columns in results.csv.

@@ -28,7 +28,7 @@ from pathzoo.evaluation.functional.label_review import found_in_first
 from pathzoo.evaluation.label_review import review, review_source, swapped_on_purpose
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
-from studies.imagenet import digest_of, network_of, not_run, refuse_unused, weights_files
+from studies.initial_weights import digest_of, network_of, not_run, refuse_unused, weights_files
 from studies.results import KEYS, Results, chosen_arms, chosen_seeds, metric_columns
 from studies.self_training_table import table
 

@@ -35,7 +35,7 @@ from pathzoo.apis.train import train
 from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.fileio import canonical_json, sha256_bytes, sha256_file
 from pathzoo.registry import DATASETS
-from studies.imagenet import digest_of, network_of, not_run, refuse_unused, weights_files
+from studies.initial_weights import digest_of, network_of, not_run, refuse_unused, weights_files
 from studies.results import Results, chosen_arms, chosen_seeds, metric_columns
 from studies.simclr_arms import ARMS, SMOKE, Arm, Link
 from studies.simclr_table import table

@@ -1,4 +1,4 @@
-"""ImageNet weights of a study's arms: the files that `--weights` names, and what an arm without its file reads."""
+"""Initial weights of a study's arms: the files that `--weights` names, and what an arm without its file reads."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,13 +23,13 @@ def weights_files(words: Collection[str]) -> dict[str, Path]:
     return files
 
 
-def refuse_unused(files: Mapping[str, Path], networks: Collection[str]) -> None:
+def refuse_unused(files: Mapping[str, Path], networks: Collection[str], kind: str = "ImageNet") -> None:
     """Raises ConfigError for a file of `--weights` that no arm begins with."""
     for network in files:
         if network not in networks:
             begins = f"they begin with those of {', '.join(sorted(networks))}" if networks else "they begin with none"
             raise ConfigError(
-                f"--weights {network}=...: no arm that was asked for begins with ImageNet weights of {network} at this "
+                f"--weights {network}=...: no arm that was asked for begins with {kind} weights of {network} at this "
                 f"scale; {begins}"
             )
 
@@ -45,6 +45,6 @@ def digest_of(network: str | None, files: Mapping[str, Path]) -> str:
     return sha256_file(files[network]) if network in files else ""
 
 
-def not_run(network: str) -> dict[str, str]:
+def not_run(network: str, kind: str = "ImageNet") -> dict[str, str]:
     """The columns of an arm whose weights are not at hand."""
-    return {"status": "not run", "note": f"no ImageNet weights of {network} at hand"}
+    return {"status": "not run", "note": f"no {kind} weights of {network} at hand"}
