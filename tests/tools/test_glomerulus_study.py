@@ -59,8 +59,7 @@ def test_every_figure_of_a_row_has_its_metric():
     assert {metric for metric in study.METRICS if metric[1] == "slide"} <= made
 
 
-def test_the_studys_arms_without_weights_read_not_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(study, "_PHANTOM", study._PHANTOM | study._SMOKE_PHANTOM | {"patients": 2})
+def test_the_studys_arms_without_weights_read_not_run(tmp_path, capsys):
     words = ["glomerulus_yolov5", "--scale", "paper", "--work-dir", str(tmp_path)]
     words += ["--results", str(tmp_path / "r.csv")]
     assert reproduce.main([*words, "--arms", "YOLOv5 L", "YOLOv5 XL"]) == 0
@@ -69,6 +68,7 @@ def test_the_studys_arms_without_weights_read_not_run(tmp_path, monkeypatch, cap
         ("YOLOv5 L", "not run", "no COCO weights of yolov5l at hand"),
         ("YOLOv5 XL", "not run", "no COCO weights of yolov5x at hand"),
     ]
+    assert not (tmp_path / "glomerulus_yolov5").exists()  # nothing is drawn for them
     assert "not run: no COCO weights of yolov5l" in capsys.readouterr().out
     file = tmp_path / "x.pth"
     file.touch()

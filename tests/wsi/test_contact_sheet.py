@@ -54,7 +54,7 @@ def test_a_box_of_less_than_a_pixel_is_framed_all_the_same():
     grey = np.full((CELL, CELL, 3), 128, np.uint8)
     box = (CELL / 2 + 0.1, CELL / 2 + 0.1, CELL / 2 + 0.3, CELL / 2 + 0.2)
     contact_sheet._draw_cell(sheet, 0, 0, Cell(grey, box, (200, 0, 0), ("1", "0.9", "glomerulus", "1 µm")))
-    assert (np.asarray(sheet)[: CELL - 1, : CELL - 1] == (200, 0, 0)).all(axis=2).sum() == 1
+    assert (np.asarray(sheet)[: CELL - 1, : CELL - 1] == (200, 0, 0)).all(axis=2).sum() in (1, 2)
 
 
 def test_the_view_holds_most_objects_and_is_not_ruled_by_a_huge_one(make_slide):

@@ -66,6 +66,8 @@ CLASSES = ("glomerulus",)
 #: 12 patients train, 4 validate, 8 test: a slide each, of about 20 glomeruli.
 _PHANTOM: dict[str, Any] = {"patients": 24, "slides_per_patient": 1, "size": (2048, 1536), "mpp": 1.0}
 _SMOKE_PHANTOM = {"patients": 6, "size": (1024, 900)}
+#: The same field at the resolution of the study's models.
+_PAPER_PHANTOM = {"size": (4096, 3072), "mpp": 0.5}
 _PHANTOM_SPLIT = {"scheme": "patient_ratio", "ratios": {"train": 1 / 2, "val": 1 / 6, "test": 1 / 3}}
 _CARD = {
     "description": "A detector of glomeruli, as a study trained it.",
@@ -108,9 +110,35 @@ def run(arguments: Namespace, results: Results, folder: Path) -> None:
     chosen = chosen_arms(arguments, there, there)
     refuse_unused(weights, {arm.weights for arm in chosen} - {None}, kind="COCO")
     for seed in chosen_seeds(arguments, phantom):
-        root = _draw(folder, seed, arguments.scale) if phantom else Path(arguments.data_root)
-        for arm in chosen:
+        ready = [arm for arm in chosen if not _lacks_weights(arm, seed, weights, arguments, results)]
+        if ready:
+            root = _draw(folder, seed, arguments.scale) if phantom else Path(arguments.data_root)
+        for arm in ready:
             _run_arm(arm, seed, root, weights, arguments, results, folder)
+
+
+def _lacks_weights(arm: Arm, seed: int, weights: dict[str, Path], arguments: Namespace, results: Results) -> bool:
+    """Whether an arm cannot begin; its row then says so."""
+    if not arm.weights or arm.weights in weights:
+        return False
+    config = load_config(f"glomerulus_yolov5/{arm.config}", _options(arguments))
+    row = _row(arm, seed, arguments, _short(config.pretty_text), "") | not_run(arm.weights, "COCO")
+    if not results.has(row):
+        results.append(row)
+    return True
+
+
+def _row(arm: Arm, seed: int, arguments: Namespace, config_digest: str, data_digest: str) -> dict[str, Any]:
+    drawn = arguments.data_root == "phantom" or (Path(arguments.data_root) / "phantom.json").exists()
+    return {
+        "scale": arguments.scale,
+        "data": arguments.data_name or ("phantom" if drawn else "real"),
+        "arm": arm.name,
+        "seed": seed,
+        "config_digest": config_digest,
+        "data_digest": data_digest,
+        "pathzoo": __version__,
+    }
 
 
 def _run_arm(
@@ -120,20 +148,8 @@ def _run_arm(
     options = _options(arguments)
     config = load_config(file, options)
     tiles = _cut(root, config.to_dict()["model_input"], folder)
-    row: dict[str, Any] = {
-        "scale": arguments.scale,
-        "data": arguments.data_name or ("phantom" if (root / "phantom.json").exists() else "real"),
-        "arm": arm.name,
-        "seed": seed,
-        "config_digest": _short(config.pretty_text + digest_of(arm.weights, weights)),
-        "data_digest": _dataset(file, {"data_root": str(tiles)}, "all").data_digest[:16],
-        "pathzoo": __version__,
-    }
-    if arm.weights and arm.weights not in weights:
-        row |= not_run(arm.weights, "COCO")
-        if not results.has(row):
-            results.append(row)
-        return
+    data_digest = _dataset(file, {"data_root": str(tiles)}, "all").data_digest[:16]
+    row = _row(arm, seed, arguments, _short(config.pretty_text + digest_of(arm.weights, weights)), data_digest)
     if results.has(row | {"status": "done"}):
         print(f"{arm.name}, seed {seed}: has its row")
         return
@@ -235,7 +251,7 @@ def _sources(root: Path) -> list[Any]:
 def _draw(folder: Path, seed: int, scale: str) -> Path:
     from pathzoo.datasets.phantom import write_biopsies
 
-    what = _PHANTOM | (_SMOKE_PHANTOM if scale == "smoke" else {})
+    what = _PHANTOM | {"smoke": _SMOKE_PHANTOM, "paper": _PAPER_PHANTOM}.get(scale, {})
     root = folder / "data" / f"phantom{seed}-{sha256_bytes(canonical_json(what))[:8]}"
     if not (root / "whole").exists():
         write_biopsies(root, seed=seed, **what)
