@@ -36,7 +36,9 @@ def add_predict(commands: Any) -> None:
     step = parser.add_mutually_exclusive_group()
     step.add_argument("--overlap", type=float, help="part of a tile its neighbour covers too; by task 0, 1/4, 1/3, 0")
     step.add_argument("--stride", type=int, help="pixels from one tile to the next, in place of --overlap")
-    parser.add_argument("--score-threshold", type=float, help="detection: leave out what scores lower")
+    parser.add_argument(
+        "--score-threshold", type=float, help="detection: leave out what scores lower (default: the model's own)"
+    )
     parser.add_argument(
         "--reader", choices=_READERS, help="by default what the file is decides; image: PNG and JPEG are slides"
     )

@@ -42,13 +42,14 @@ def detect(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     With `job.grading` each object is classified from a crop around it (see `pathzoo.wsi.grading`): crops/NNNN.png is
     written, detections.csv has the further columns grade and prob_CLASS, and what is made for the eye shows the grade.
 
-    Of `job.settings`, "score_threshold" (0..1, default 0: all that the model gives) drops boxes before merging;
+    Of `job.settings`, "score_threshold" (0..1; by default the predictor's attribute of this name, or else 0: all that
+    the model gives) drops boxes before merging;
     "merge_iou" and "merge_ios" are those of `pathzoo.wsi.merging.MergeRule`.
 
     Raises:
         SlideError: Not one tile can be read, the model answers with NaN, or a setting is out of range.
     """
-    rule, least = merge_rule(job), _setting(job, "score_threshold", 0.0, 0.0)
+    rule, least = merge_rule(job), _setting(job, "score_threshold", own_threshold(job), 0.0)
     grid, bounds, corners = job.grid, job.slide.bounds, job.grid.corners
     found, tile, skipped, lost = [np.zeros((0, 6))], [np.zeros(0, np.int64)], list[SkippedTile](), 0
     for batch in job.tracked(batches):
@@ -77,6 +78,12 @@ def detect(job: SlideJob, batches: Iterable[TileBatch]) -> Outcome:
     _write(job, objects, grades, labels, len(skipped))
     sheet = write_contact_sheets(job, objects, grades, labels)
     return _outcome(job, objects, grades, skipped, {"detection": record, "contact_sheet": sheet})
+
+
+def own_threshold(job: SlideJob) -> float:
+    """The score from which on the model's publisher gives its objects; 0 where none was named."""
+    own = getattr(job.predictor, "score_threshold", None)
+    return 0.0 if own is None else float(own)
 
 
 def merge_rule(job: SlideJob) -> MergeRule:

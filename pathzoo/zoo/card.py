@@ -47,6 +47,11 @@ def _loading(manifest: Manifest) -> str:
 
 
 def _output(manifest: Manifest) -> str:
+    if manifest.score_threshold is not None:
+        return (
+            f"{manifest.task}: {_list(manifest.classes)}. `pathzoo predict` gives what scores "
+            f"{manifest.score_threshold:g} or more; `--score-threshold` sets another threshold."
+        )
     if manifest.classes:
         return f"{manifest.task}: {_list(manifest.classes)}"
     if manifest.task != "representation" or manifest.golden is None:

@@ -54,6 +54,7 @@ class LoadedModel:
         self.name, self.version, self.digest = manifest.name, manifest.version, manifest.digest
         self.task: str = manifest.task
         self.classes = manifest.classes
+        self.score_threshold = manifest.score_threshold
         spec = manifest.input
         self.input = InputSpec(spec.tile_size, spec.mpp, spec.mpp_tolerance, _stain(manifest))
 

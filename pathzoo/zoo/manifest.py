@@ -256,6 +256,8 @@ class Manifest(Block):
     parents: tuple[Parent, ...] = ()
     metrics: tuple[Evaluation, ...] = ()
     plugins: tuple[PluginNeed, ...] = ()
+    #: Of a detector: what scores lower is left out unless the user says otherwise; null gives everything.
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     licence: Spdx
     commercial_use: bool
     attributions: tuple[Attribution, ...] = ()
@@ -277,6 +279,8 @@ class Manifest(Block):
     def _check(self) -> "Manifest":
         if self.task in ("classification", "segmentation", "detection") and not self.classes:
             raise ValueError(f"a {self.task} model needs class names")
+        if self.score_threshold is not None and self.task != "detection":
+            raise ValueError(f"score_threshold {self.score_threshold:g} means nothing to {self.task}")
         if set(self.files) != {CARD_FILE, WEIGHTS_FILE}:
             raise ValueError(f"files must list {CARD_FILE} and {WEIGHTS_FILE}")
         licences = [self.licence, *(attribution.licence for attribution in self.attributions)]

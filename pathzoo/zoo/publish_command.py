@@ -11,7 +11,8 @@ from pathzoo.zoo.publish import publish_model
 _EPILOG = """\
 The card file (JSON or YAML) holds description, licence (SPDX) and commercial_use, and by choice organ, stain, tissue,
 scanner, attributions (title, authors, licence, reference), intended_use, limits, initial_weights (source, licence,
-sha256). Everything else comes from the run's train_run.json, metrics.json and splits.json.
+sha256), mpp_tolerance, and of a detector score_threshold, from which on `pathzoo predict` gives objects. Everything
+else comes from the run's train_run.json, metrics.json and splits.json.
 
 A chain of runs is published from its first run on: where training began with the checkpoint of another run
 (`--cfg-options parent=...`), `--parent FOLDER` names that run's published folder, whose tensors are compared with those

@@ -92,6 +92,7 @@ class CardText(Block):
     limits: MaybeLongText | None = None
     initial_weights: InitialWeights | None = None
     mpp_tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 def read_train_run(path: Path) -> TrainRun:

@@ -169,6 +169,16 @@ def test_score_threshold_and_merging_are_settings_and_recorded(make_slide, tmp_p
                 run(slide, tmp_path / "c", **{name: wrong})
 
 
+def test_a_model_s_own_threshold_holds_until_the_user_names_one(make_slide, tmp_path):
+    model = Blobs()
+    model.score_threshold = 0.15
+    with Slide(make_slide(draw(OBJECTS), mpp=0.5)) as slide:
+        own, asked = run(slide, tmp_path / "a", model)[1], run(slide, tmp_path / "b", model, score_threshold=0.0)[1]
+        given = run(slide, tmp_path / "c", score_threshold=0.15)[1]
+    assert own.record["detection"]["score_threshold"] == 0.15 and own.counts == given.counts
+    assert sum(asked.counts.values()) > sum(own.counts.values())
+
+
 def test_nothing_found_is_an_empty_result(make_slide, tmp_path):
     with Slide(make_slide(draw([]))) as slide:
         _, outcome = run(slide, tmp_path / "out")

@@ -55,6 +55,11 @@ def test_a_detectors_thresholds_are_told_and_the_best_is_said_to_be_chosen_there
     assert "F1 is highest at 0.2500, which was chosen on these images" in card
 
 
+def test_a_detectors_own_threshold_is_said(zoo):
+    manifest = read_manifest(zoo / "tiny" / "1.0.0").model_copy(update={"task": "detection", "score_threshold": 0.3})
+    assert "`pathzoo predict` gives what scores 0.3 or more; `--score-threshold` sets another" in render_card(manifest)
+
+
 def test_texts_cannot_break_the_table_or_bring_html(zoo):
     manifest = read_manifest(zoo / "tiny" / "1.0.0")
     source = manifest.attributions[0].model_copy(update={"title": "a | b\nc <script>"})

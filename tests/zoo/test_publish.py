@@ -289,6 +289,10 @@ def test_figures_of_this_checkpoint(run, tmp_path):
     assert manifest["metrics"][0]["rows"][0]["value"] == 0.75
 
 
+def test_a_threshold_is_of_detectors_alone(run, tmp_path):
+    refused(run, tmp_path / "out", "score_threshold 0.3 means nothing to class", card=CARD | {"score_threshold": 0.3})
+
+
 def test_several_evaluations_with_their_curves(run, tmp_path):
     point = {"threshold": 0.5, "precision": 0.9, "recall": 0.8, "f1": 0.847, "false_positives": 2.0}
     row = {"metric": "froc", "level": "slide", "n": 6, "value": 0.7, "low": None, "high": None}
