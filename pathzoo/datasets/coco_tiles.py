@@ -62,7 +62,8 @@ def read_coco_tiles(
         DataError: not COCO, ids or pictures that stand twice, or bad boxes.
     """
     document = _load(path)
-    root = Path(os.path.abspath(data_root or Path(path).parent))  # noqa: PTH100 - resolve() would follow links
+    # The folder itself, where a link leads to it: names may lead out of it ("../../slides/a.tif").
+    root = Path(data_root or Path(path).parent).resolve()
     try:
         names = {category["id"]: str(category["name"]) for category in _by_id(document["categories"])}
         classes = _classes(path, list(names.values()), classes)
@@ -98,6 +99,26 @@ def read_coco_tiles(
     return CocoTiles([_with_arrays(tile) for tile in tiles.values()], classes, problems, left_out)
 
 
+def check_division(patients: Sequence[str | None], shares: Mapping[str, float]) -> None:
+    """Refuses what `divide_document` cannot do, by the patients of the slides alone: before their tiles are cut.
+
+    Raises:
+        DataError: a share that is not above 0, or fewer patients than parts.
+    """
+    bad = [name for name, share in shares.items() if not (math.isfinite(share) and share > 0)]
+    if bad:
+        raise DataError(f"split: {bad[0]}={shares[bad[0]]:g}; give each part a share above 0, as 4 and 1")
+    groups = {parse_patient(patient or "") for patient in patients}
+    if len(groups) < len(shares):
+        known = len(groups - {None})
+        there = f"there is {known} known patient" if known == 1 else f"there are {known} known patients"
+        there += " and one group of slides without a patient" if None in groups else ""
+        raise DataError(
+            f"split: {len(shares)} parts that share no patient need as many patients, but {there}: fill the patient "
+            "column, or ask for no split"
+        )
+
+
 def divide_document(document: Mapping[str, Any], shares: Mapping[str, float], seed: int) -> dict[str, dict[str, Any]]:
     """Divides a COCO document by patient, so that tiles with and without objects are shared out as `shares` say.
 
@@ -111,9 +132,7 @@ def divide_document(document: Mapping[str, Any], shares: Mapping[str, float], se
     Raises:
         DataError: a share that is not above 0, or fewer patients than parts.
     """
-    bad = [name for name, share in shares.items() if not (math.isfinite(share) and share > 0)]
-    if bad:
-        raise DataError(f"split: {bad[0]}={shares[bad[0]]:g}; give each part a share above 0, as 4 and 1")
+    check_division([image.get("patient") for image in document["images"]], shares)
     shown = {annotation["image_id"] for annotation in document["annotations"] if not annotation.get("ignore")}
     items = [
         SplitItem(str(image["id"]), int(image["id"] in shown), "", parse_patient(image.get("patient") or ""))

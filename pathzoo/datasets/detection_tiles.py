@@ -54,7 +54,8 @@ class TileDetection(SplitDataset):
         subset: "train", "val", "test", "unlabelled" (training tiles that `label_fraction` left out, without their
             boxes) or "all".
         split: `dict(scheme=...)` or a saved `splits.json`; see `pathzoo.datasets.splits`. By patient, as tiles overlap.
-        background_rate: share of the tiles without objects that an epoch draws, 0 to 1; each is drawn equally often.
+        background_rate: share of the tiles without any box that an epoch draws, 0 to 1; each is drawn equally often.
+            Tiles with nothing but ignored boxes show parts of objects: they are no background, each is drawn.
         on_bad_image: "error" names a damaged picture or slide; "skip" leaves it out, logs it and lists it in `skipped`.
         on_bad_box: "error" refuses boxes outside of their picture, without area or of an unlisted category; "clip" cuts
             those that leave it and drops the others; "drop" drops them all. All are logged.
@@ -125,9 +126,10 @@ class TileDetection(SplitDataset):
         return sha256_bytes(canonical_json(sorted(rows, key=lambda row: row[0])))
 
     def describe(self) -> dict[str, Any]:
-        """Counts for tables: n_images, n_with_objects, n_background, n_boxes, n_ignored, n_slides and n_patients (known
-        ones), n_unknown_patient_images, skipped; per_class (n_images, n_patients, n_boxes); split, split_digest,
-        caveats. An image has objects where it has a box that is not ignored.
+        """Counts for tables: n_images, n_with_objects, n_ignored_alone, n_background, n_boxes, n_ignored, n_slides and
+        n_patients (known ones), n_unknown_patient_images, skipped; per_class (n_images, n_patients, n_boxes); split,
+        split_digest, caveats. An image has objects where it has a box that is not ignored, and is background where it
+        has no box at all.
         """
         infos = self._entries()
         per_class = {}
@@ -139,7 +141,8 @@ class TileDetection(SplitDataset):
         return {
             "subset": self.subset,
             "n_images": len(infos),
-            "n_with_objects": len(self._with),
+            "n_with_objects": (with_objects := sum(len(_counted(info)) > 0 for info in infos)),
+            "n_ignored_alone": len(self._with) - with_objects,
             "n_background": len(self._without),
             "n_boxes": sum(len(_counted(info)) for info in infos),
             "n_ignored": sum(int(info["ignore"].sum()) for info in infos),
@@ -224,7 +227,7 @@ class TileDetection(SplitDataset):
         return info
 
     def _row(self, index: int, epoch: int) -> int:
-        """Where a sample stands in the data: tiles with objects first, unless all of the background is drawn."""
+        """Where a sample stands in the data: tiles with boxes first, unless all of the background is drawn."""
         if self._n_background == len(self._without):
             return index
         if index < len(self._with):
@@ -241,9 +244,9 @@ class TileDetection(SplitDataset):
         return [BaseDataset.get_data_info(self, row) for row in range(BaseDataset.__len__(self))]
 
     def _settle(self) -> None:
-        """Finds which tiles have objects, and tells the log."""
+        """Finds which tiles have boxes, ignored ones too, and tells the log."""
         infos = [BaseDataset.get_data_info(self, row) for row in range(BaseDataset.__len__(self))]
-        shows = np.array([len(_counted(info)) > 0 for info in infos], bool)
+        shows = np.array([len(info["boxes"]) > 0 for info in infos], bool)
         self._with, self._without = np.flatnonzero(shows), np.flatnonzero(~shows)
         self._n_background = math.ceil(self.background_rate * len(self._without) - 1e-9)
         self._orders: dict[int, np.ndarray] = {}

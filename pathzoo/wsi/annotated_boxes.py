@@ -3,15 +3,16 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pathzoo.errors import DataError, SlideError
-from pathzoo.wsi.annotation_sources import AnnotatedSlide, refuse_same_names
+from pathzoo.errors import DataError, LeakageError, SlideError
+from pathzoo.wsi.annotation_sources import AnnotatedSlide, find_twins, refuse_same_names
+from pathzoo.wsi.box_documents import OBJECTS_HEADER, categories, object_rows, objects_of, told
 from pathzoo.wsi.box_report import BoxReport, ObjectFacts
 from pathzoo.wsi.box_rules import BoxRules, TileBox, place_boxes
 from pathzoo.wsi.names import slide_name
@@ -22,7 +23,6 @@ from pathzoo.wsi.slide_objects import ObjectList, SlideObject, read_objects
 from pathzoo.wsi.tiling import tile_grid
 from pathzoo.wsi.types import Mask
 
-OBJECTS_HEADER = ("slide", "patient", "mpp", "object", "class", "x0", "y0", "x1", "y1", "area")
 #: Of JPEG tiles; their colours are kept at full resolution.
 _QUALITY = 95
 #: Named COCO documents of a whole one: what `--split` writes beside it.
@@ -35,33 +35,41 @@ def write_box_tiles(
     rules: BoxRules,
     *,
     divide: Divide | None = None,
+    overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> BoxReport:
     """Writes `out/tiles.json` (COCO), `out/objects.json` and `objects.csv`, whole or not at all.
 
     Tiles lie on the grid of whole-slide prediction: over the slide's bounds, those over tissue, the last of a row or
-    column padded with white; so is the single tile of a slide that is smaller. Tiles with objects are all kept, those
-    without at the rate of `rules.background`; with `cut="drop"` a tile that holds nothing but dropped parts is left
-    out: it is no background.
+    column padded with white; so is the single tile of a slide that is smaller. Tiles with objects, or with ignored
+    parts of them, are all kept, those without at the rate of `rules.background`; with `cut="drop"` a tile that holds
+    nothing but dropped parts is left out: it is no background.
 
     Images of tiles.json have beside COCO's fields: slide, patient (null where unknown), x and y (level-0 corner),
     downsample (level-0 pixels per tile pixel), mpp (null where unknown), source ("file", or "slide" where `file_name`
     is the slide that the tile is to be read from, relative to `out`). Annotations have share (part of the object's area
     inside the tile), ignore (iscrowd says the same), object (id of the object on its slide). objects.json holds the
-    whole objects slide by slide in level-0 pixels, for evaluation.
+    whole objects slide by slide in level-0 pixels, for evaluation: the area is that of the outline, or what a COCO file
+    states of an object that it gives but a box; "ignore" is true for objects that the file says to ignore, whose parts
+    are ignored boxes in every tile.
 
     Args:
         sources: Slides with annotations; names without endings must differ.
-        out: A folder that does not exist yet.
+        out: A folder that does not exist yet, unless `overwrite`.
         rules: Which tiles and boxes.
         divide: Makes further documents of the whole one by name, written as `out/NAME.json`.
+        overwrite: Replace what this function wrote before, once the new is complete.
         progress: Called with a line of text after each slide.
 
     Raises:
-        SlideError: Unreadable slide or resolution that does not fit, `out` exists, two slides of one name.
+        SlideError: Unreadable slide or resolution that does not fit, two slides of one name, `out` exists (with
+            `overwrite`: and holds something else, or the slides).
         DataError: Unreadable annotations or bad boxes, bad rules, no slide, or not one object.
+        LeakageError: With `divide`, one slide's bytes under two patients.
     """
     rules.check()
+    if overwrite:
+        _refuse_others_work(out, [source.slide for source in sources])
     refuse_same_names(sources)
     if not sources:
         raise DataError(
@@ -69,26 +77,30 @@ def write_box_tiles(
             "or an image of a COCO file"
         )
     report = BoxReport(rules.tile, rules.overlap)
+    _note_twins(sources, report, refuse=divide is not None)
     lists = _read_all(sources, rules, report)
-    document: dict[str, Any] = {"images": [], "annotations": [], "categories": _categories(rules)}
-    document = {"info": {"description": "pathzoo: tiles of annotated slides", **_told(rules)}, **document}
+    document: dict[str, Any] = {"images": [], "annotations": [], "categories": categories(rules)}
+    document = {"info": {"description": "pathzoo: tiles of annotated slides", **told(rules)}, **document}
     slides: list[dict[str, Any]] = []
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, overwrite) as folder:
         for source, listed in zip(sources, lists, strict=True):
             before = len(document["images"])
             with Slide(source.slide, mpp=source.mpp) as slide:
-                slides.append(_objects_of(source, slide, listed))
+                slides.append(objects_of(source, slide, listed))
                 _Cutter(source, slide, listed.objects, folder, out, rules, report).add_to(document)
+            report.slides[slide_name(source.slide)] = source.patient
+            if before == len(document["images"]):
+                report.without_tiles.append(slide_name(source.slide))
             if progress is not None:
                 progress(f"{source.slide.name}: {len(document['images']) - before} tiles")
-        report.tables["all"] = document
-        for name, part in (divide(document) if divide else {}).items():
-            report.tables[name] = part
-            _write_json(folder / f"{name}.json", part)
-        _write_json(folder / "tiles.json", document)
+        _note_unboxed(document, lists, report)
+        parts = divide(document) if divide else {}
+        report.tables = {"all": document, **parts}
+        for name, table in {"tiles": document, **parts}.items():
+            _write_json(folder / f"{name}.json", table)
         known = {"format": "pathzoo.objects", "version": 1, "classes": list(rules.classes)}
         _write_json(folder / "objects.json", {**known, "slides": slides})
-        write_csv(folder / "objects.csv", OBJECTS_HEADER, _object_rows(slides))
+        write_csv(folder / "objects.csv", OBJECTS_HEADER, object_rows(slides))
     return report
 
 
@@ -123,11 +135,10 @@ class _Cutter:
         self._note(by_tile)
         tissue = self._over_tissue()
         for number, parts in by_tile.items():
-            kept = [part for part in parts if rules.cut != "drop" or part.share >= rules.min_share]
-            counted = any(part.share >= rules.min_share or rules.cut == "keep" for part in kept)
+            kept = [part for part in parts if rules.cut != "drop" or self._ignored(part) or self._large(part)]
             if parts and not kept:
                 self._report.only_dropped += 1
-            elif counted or (tissue[number] and self._drawn(number)):
+            elif kept or (tissue[number] and self._drawn(number)):
                 self._add(document, number, kept)
             elif tissue[number]:
                 self._report.background_left_out += 1
@@ -160,7 +171,7 @@ class _Cutter:
 
     def _annotation(self, part: TileBox, image: int, number: int) -> dict[str, Any]:
         one, (x0, y0, x1, y1) = self._objects[part.object], part.box
-        ignored = self._rules.cut == "ignore" and part.share < self._rules.min_share
+        ignored = self._ignored(part)
         area = one.outline.area * part.share / self.grid.downsample**2
         box = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
         known: dict[str, Any] = {
@@ -170,6 +181,12 @@ class _Cutter:
         }
         known |= {"bbox": box, "area": round(area, 2), "iscrowd": int(ignored)}
         return known | {"ignore": int(ignored), "share": round(part.share, 4), "object": one.id}
+
+    def _large(self, part: TileBox) -> bool:
+        return part.share >= self._rules.min_share
+
+    def _ignored(self, part: TileBox) -> bool:
+        return self._objects[part.object].ignored or (self._rules.cut == "ignore" and not self._large(part))
 
     def _over_tissue(self) -> Mask:
         """Of each tile of the grid, whether it lies over tissue, as prediction sees it."""
@@ -192,11 +209,41 @@ class _Cutter:
         for part in (part for parts in by_tile.values() for part in parts):
             best[part.object] = max(best[part.object], part.share)
         room = [side * self._rules.overlap for side in self.grid.extent]
+        self._report.ignored += sum(one.ignored for one in self._objects)
         for one, share in zip(self._objects, best, strict=True):
+            if one.ignored:
+                continue
             x0, y0, x1, y1 = one.box
             larger = x1 - x0 > room[0] or y1 - y0 > room[1]
             size = (x1 - x0) / self.grid.downsample, (y1 - y0) / self.grid.downsample
             self._report.objects.append(ObjectFacts(size, larger, share))
+
+
+def _refuse_others_work(out: Path, slides: Sequence[Path]) -> None:
+    if out.exists() and not (out / "objects.json").is_file():
+        raise SlideError(f"{out}: holds no tiles of this converter (no objects.json); choose another output folder")
+    inside = [slide.name for slide in slides if out.resolve() in slide.resolve().parents]
+    if inside:
+        raise SlideError(f"{out}: holds {inside[0]}, which would be removed with it; choose another output folder")
+
+
+def _note_unboxed(document: Mapping[str, Any], lists: Sequence[ObjectList], report: BoxReport) -> None:
+    boxed = {annotation["object"] for annotation in document["annotations"] if not annotation["ignore"]}
+    objects = [one for listed in lists for one in listed.objects]
+    report.without_box = [one.id for one in objects if not one.ignored and one.id not in boxed]
+
+
+def _note_twins(sources: Sequence[AnnotatedSlide], report: BoxReport, refuse: bool) -> None:
+    for one, other in find_twins(sources):
+        same = f"{one.slide.name} and {other.slide.name} hold the same bytes"
+        if one.patient == other.patient:
+            report.warnings.append(f"{same}: what they show counts twice; remove one")
+            continue
+        patients = " and ".join("(unknown)" if s.patient is None else repr(s.patient) for s in (one, other))
+        text = f"{same}, but are of patients {patients}, so that a split may put them on two sides; remove one"
+        if refuse:
+            raise LeakageError(text)
+        report.warnings.append(text)
 
 
 def _read_all(sources: Sequence[AnnotatedSlide], rules: BoxRules, report: BoxReport) -> list[ObjectList]:
@@ -227,40 +274,9 @@ def _read_all(sources: Sequence[AnnotatedSlide], rules: BoxRules, report: BoxRep
             f"{len(report.bad_boxes)} boxes cannot be used: {shown}: correct them, name their classes in --classes or "
             "--leave-out, or choose --on-bad-box clip or drop"
         )
-    if not any(listed.objects for listed in lists):
+    if all(one.ignored for listed in lists for one in listed.objects):
         raise DataError(f"not one object of class {', '.join(rules.classes)} was found; check --classes")
     return lists
-
-
-def _objects_of(source: AnnotatedSlide, slide: Slide, listed: ObjectList) -> dict[str, Any]:
-    width, height = slide.dimensions
-    objects = [
-        {
-            "id": one.id,
-            "class": one.name,
-            "box": [round(value, 2) for value in one.box],
-            "area": round(one.outline.area, 2),
-        }
-        for one in listed.objects
-    ]
-    known = {"slide": slide_name(source.slide), "patient": source.patient, "mpp": slide.mpp}
-    return {**known, "width": width, "height": height, "objects": objects}
-
-
-def _object_rows(slides: Sequence[Mapping[str, Any]]) -> Iterator[list[object]]:
-    for slide in slides:
-        about = [slide["slide"], slide["patient"] or "", "" if slide["mpp"] is None else f"{slide['mpp']:.6g}"]
-        for one in slide["objects"]:
-            yield [*about, one["id"], one["class"], *one["box"], one["area"]]
-
-
-def _categories(rules: BoxRules) -> list[dict[str, Any]]:
-    return [{"id": number, "name": name} for number, name in enumerate(rules.classes, 1)]
-
-
-def _told(rules: BoxRules) -> dict[str, Any]:
-    names = ("tile", "overlap", "mpp", "cut", "min_share", "background", "seed")
-    return {name: list(value) if isinstance(value := getattr(rules, name), tuple) else value for name in names}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

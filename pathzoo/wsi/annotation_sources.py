@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pathzoo.datasets.csv_table import parse_patient
 from pathzoo.errors import DataError, SlideError
+from pathzoo.fileio import sha256_file
 from pathzoo.wsi.annotations import ANNOTATION_SUFFIXES
 from pathzoo.wsi.names import slide_name
 
@@ -35,7 +37,8 @@ def list_sources(
 
     Args:
         slides: A folder of slides, or a CSV with a column `slide` (paths from the CSV's folder).
-        annotations: A folder of QuPath GeoJSON or ImageScope XML, files named after the slides. None looks for none.
+        annotations: A folder of QuPath GeoJSON or ImageScope XML, files named after the slides, without or with their
+            ending. None looks for none.
         patients: CSV with columns slide, patient.
         mpps: CSV with columns slide, mpp.
         suffixes: What files of annotations end in.
@@ -69,14 +72,29 @@ def find_sources(
 def read_slide_table(path: Path, column: str) -> dict[str, str]:
     """Reads one column of a CSV by slide, as the table names it (without folders). Empty values are left out.
 
+    A patient that is called unknown is one that is not known, and left out too.
+
     Raises:
-        DataError: No such file, a missing column, or one slide with two values.
+        DataError: No such file, a missing column, or one slide with two values, named alike or once without its ending.
     """
     values: dict[str, str] = {}
+    lines: dict[str, int] = {}
     for number, row in enumerate(_rows(path, ("slide", column)), start=2):
-        slide, value = Path(row["slide"].strip()).name, row[column].strip()
+        slide, text = Path(row["slide"].strip()).name, row[column].strip()
+        value = parse_patient(text) if column == "patient" else text
         if value and values.setdefault(slide, value) != value:
-            raise DataError(f"{path}: line {number}: slide {slide} has {column} {value!r} and {values[slide]!r}")
+            raise DataError(
+                f"{path}: line {number}: slide {slide} has {column} {value!r} and {values[slide]!r}: correct one of "
+                "the lines"
+            )
+        lines.setdefault(slide, number)
+    for slide, value in values.items():
+        bare = slide_name(Path(slide))
+        if values.get(bare, value) != value:
+            raise DataError(
+                f"{path}: lines {lines[slide]} and {lines[bare]}: slide {slide} has {column} {value!r}, and {bare} "
+                f"{values[bare]!r}: correct one of the lines"
+            )
     return values
 
 
@@ -91,6 +109,32 @@ def refuse_same_names(sources: Sequence[AnnotatedSlide]) -> None:
         raise SlideError(f"two slides are called {twice[0]!r}; rename one: the name tells what is cut from them apart")
 
 
+def find_twins(sources: Sequence[AnnotatedSlide]) -> list[tuple[AnnotatedSlide, AnnotatedSlide]]:
+    """Pairs of slides, the first of its bytes and another, whose files are byte for byte the same."""
+    by_size: dict[int, list[AnnotatedSlide]] = {}
+    for source in sources:
+        if source.slide.is_file():
+            by_size.setdefault(source.slide.stat().st_size, []).append(source)
+    first: dict[str, AnnotatedSlide] = {}
+    alike = [source for same in by_size.values() if len(same) > 1 for source in same]  # others need not be read
+    pairs = [(first.setdefault(sha256_file(source.slide), source), source) for source in alike]
+    return [(one, other) for one, other in pairs if one is not other]
+
+
+def files_without_slide(slides: Sequence[Path], folder: Path, suffixes: Sequence[str]) -> list[str]:
+    """Names of the files of annotations in a folder that are called as no slide, and are none."""
+    known = {name for slide in slides for name in (slide.name, slide_name(slide))}
+    own = {slide.resolve() for slide in slides}
+    files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith("."))
+    return sorted(file.name for file in files if file.stem not in known and file.resolve() not in own)
+
+
+def rows_without_slide(slides: Sequence[Path], table: Path, column: str) -> list[str]:
+    """What a table calls slides that are none of these. Rows without a value do not count."""
+    known = {name for slide in slides for name in (slide.name, slide_name(slide))}
+    return [name for name in read_slide_table(table, column) if name not in known]
+
+
 def patients_unknown(names: Sequence[str]) -> list[str]:
     """A warning for the report, or nothing, about slides whose patient is not known."""
     if not names:
@@ -103,7 +147,9 @@ def patients_unknown(names: Sequence[str]) -> list[str]:
 
 
 def _annotations_of(slide: Path, folder: Path, suffixes: Sequence[str]) -> Path | None:
-    files = [folder / f"{slide_name(slide)}{suffix}" for suffix in suffixes]
+    """The file that is called as the slide, without or with its ending (`a.geojson`, `a.tif.geojson`)."""
+    names = dict.fromkeys((slide_name(slide), slide.name))
+    files = [folder / f"{name}{suffix}" for name in names for suffix in suffixes]
     found = [file for file in files if file.is_file() and file.resolve() != slide.resolve()]
     if len(found) > 1:
         raise DataError(f"{slide.name}: has two files of annotations, {found[0]} and {found[1].name}; remove one")

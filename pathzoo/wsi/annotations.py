@@ -6,8 +6,8 @@ from pathlib import Path
 from shapely.geometry.base import BaseGeometry
 
 from pathzoo.errors import DataError
-from pathzoo.wsi.geojson import read_annotations
-from pathzoo.wsi.imagescope import read_imagescope
+from pathzoo.wsi.geojson import Drawn, read_annotations, read_drawn
+from pathzoo.wsi.imagescope import read_drawn_regions, read_imagescope
 
 #: Endings of files with annotations, in the order in which they are looked for.
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".xml")
@@ -30,7 +30,16 @@ def read_areas(path: str | os.PathLike[str], origin: tuple[int, int] = (0, 0)) -
     Raises:
         DataError: No such file, another ending, or what the format's reader refuses.
     """
+    return read_imagescope(path) if _is_xml(path) else read_annotations(path, origin)
+
+
+def read_everything_drawn(path: str | os.PathLike[str], origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
+    """As `read_areas`: what has no area too, each with the place where it stands in the file."""
+    return read_drawn_regions(path) if _is_xml(path) else read_drawn(path, origin)
+
+
+def _is_xml(path: str | os.PathLike[str]) -> bool:
     suffix = Path(path).suffix.lower()
     if suffix not in ANNOTATION_SUFFIXES:
         raise DataError(f"{path}: annotations end in {', '.join(ANNOTATION_SUFFIXES)}, not in {suffix!r}")
-    return read_imagescope(path) if suffix == ".xml" else read_annotations(path, origin)
+    return suffix == ".xml"

@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -162,6 +162,22 @@ def read_annotations(
     Raises:
         DataError: No such file, not GeoJSON, or a feature without a usable geometry (named by its number).
     """
+    drawn = read_drawn(path, origin)
+    return [(one.outline, one.name) for one in drawn if one.outline is not None]
+
+
+class Drawn(NamedTuple):
+    """What somebody drew: where it stands in its file, its area (None: it has none) and class; whether it is a figure
+    that should have an area, and no point or line."""
+
+    where: str
+    outline: BaseGeometry | None
+    name: str | None
+    is_area: bool = True
+
+
+def read_drawn(path: str | os.PathLike[str], origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
+    """As `read_annotations`: all features, those without an area too, each by its place in the file (from 1)."""
     path = Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -171,9 +187,10 @@ def read_annotations(
         raise DataError(f"{path}: not GeoJSON: {error}") from error
     found = []
     for number, feature in enumerate(_features(document, path)):
-        geometry = _area(feature, f"{path}: feature {number}")
-        if geometry is not None:
-            found.append((shapely.affinity.translate(geometry, *origin), _class_name(feature)))
+        area = _area(feature, f"{path}: feature {number}")
+        outline = None if area is None else shapely.affinity.translate(area, *origin)
+        is_area = feature["geometry"]["type"] not in _WITHOUT_AREA
+        found.append(Drawn(f"{path}: object {number + 1}", outline, _class_name(feature), is_area))
     return found
 
 

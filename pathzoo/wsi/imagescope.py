@@ -20,7 +20,7 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from pathzoo.errors import DataError
-from pathzoo.wsi.geojson import valid_area
+from pathzoo.wsi.geojson import Drawn, valid_area
 
 #: Of Region's attribute Type. Others (arrows, rulers, pins) have no area.
 _OUTLINE, _RECTANGLE, _ELLIPSE = 0, 1, 2
@@ -50,19 +50,24 @@ def read_imagescope(path: str | os.PathLike[str]) -> list[tuple[BaseGeometry, st
         DataError: No such file, no XML, XML with a document type (which could define entities), not ImageScope's, or a
             region without usable numbers (named by layer and region).
     """
+    return [(one.outline, one.name) for one in read_drawn_regions(path) if one.outline is not None]
+
+
+def read_drawn_regions(path: str | os.PathLike[str]) -> list[Drawn]:
+    """As `read_imagescope`: all outlines, rectangles and ellipses that are not negative, those without an area too."""
     path = Path(path)
     root = _parse(path)
     if root.tag != "Annotations":
         raise DataError(f"{path}: not ImageScope's XML: the outermost element is {root.tag!r}, expected 'Annotations'")
-    found: list[tuple[BaseGeometry, str | None]] = []
+    found: list[Drawn] = []
     for number, layer in enumerate(root.findall("Annotation"), start=1):
         name = _class_of(layer, f"{path}: layer {number}")
         areas = list(_areas(layer, f"{path}: layer {number}"))
-        holes = shapely.union_all([area for area, negative in areas if negative])
-        for area, negative in areas:
-            rest = area if negative or holes.is_empty else valid_area(_polygons(area - holes))
-            if not negative and rest is not None:
-                found.append((rest, name))
+        holes = shapely.union_all([area for _, area, negative in areas if negative and area is not None])
+        for where, area, negative in areas:
+            if not negative:
+                rest = area if area is None or holes.is_empty else valid_area(_polygons(area - holes))
+                found.append(Drawn(where, rest, name))
     return found
 
 
@@ -113,8 +118,8 @@ def _class_of(layer: Element, where: str) -> str | None:
     return f"#{color & 0xFF:02x}{color >> 8 & 0xFF:02x}{color >> 16:02x}"
 
 
-def _areas(layer: Element, where: str) -> Iterator[tuple[BaseGeometry, bool]]:
-    """The layer's outlines, and whether each is negative."""
+def _areas(layer: Element, where: str) -> Iterator[tuple[str, BaseGeometry | None, bool]]:
+    """Where each of the layer's outlines stands, its area (None: it has none), and whether it is negative."""
     for number, region in enumerate(layer.iterfind("Regions/Region"), start=1):
         here = f"{where}, region {number}"
         kind = int(_number(region.get("Type", "0"), f"{here}: Type"))
@@ -122,8 +127,7 @@ def _areas(layer: Element, where: str) -> Iterator[tuple[BaseGeometry, bool]]:
             continue
         figure = _figure(kind, _vertices(region, here))
         area = None if figure is None else valid_area(figure)
-        if area is not None:
-            yield area, _number(region.get("NegativeROA", "0"), f"{here}: NegativeROA") != 0
+        yield here, area, _number(region.get("NegativeROA", "0"), f"{here}: NegativeROA") != 0
 
 
 def _vertices(region: Element, where: str) -> npt.NDArray[np.float64]:

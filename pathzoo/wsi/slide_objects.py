@@ -8,10 +8,12 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from pathzoo.nearest import did_you_mean
-from pathzoo.wsi.annotation_sources import AnnotatedSlide, list_sources
+from pathzoo.wsi.annotation_sources import AnnotatedSlide, files_without_slide, list_sources, rows_without_slide
 from pathzoo.wsi.annotations import ANNOTATION_SUFFIXES
+from pathzoo.wsi.coco_objects import read_coco
+from pathzoo.wsi.found_object import FoundObject
 from pathzoo.wsi.names import slide_name
-from pathzoo.wsi.object_files import FoundObject, find_objects, read_coco
+from pathzoo.wsi.object_files import find_objects
 from pathzoo.wsi.slide import Slide
 
 #: A label mask may stand beside slides as annotations do.
@@ -24,11 +26,23 @@ _LEAST = 1.0
 
 @dataclass(frozen=True)
 class SlideObject:
-    """An object: its id on all slides of a data set, its class and its outline in level-0 pixels."""
+    """An object: its id on all slides of a data set, its class and its outline in level-0 pixels.
+
+    Attributes:
+        ignored: it neither counts nor punishes.
+        stated: its area in square pixels, where a file says it of an object of which it gives but a box.
+    """
 
     id: str
     name: str
     outline: BaseGeometry
+    ignored: bool = False
+    stated: float | None = None
+
+    @property
+    def area(self) -> float:
+        """In square level-0 pixels: that of the outline, or what the file states where it gives but a box."""
+        return float(self.outline.area) if self.stated is None else self.stated
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -75,6 +89,29 @@ def find_object_sources(
     return [s for s in sources if s.annotations], [s.slide for s in sources if not s.annotations]
 
 
+def find_strays(
+    slides: Sequence[Path], annotations: Path, patients: Path | None = None, mpps: Path | None = None
+) -> list[str]:
+    """What was given and belongs to none of the slides, a line for each kind; arguments as of `find_object_sources`.
+
+    Raises:
+        DataError: An unreadable table or COCO file.
+    """
+    if annotations.is_dir():
+        found = {"annotations": files_without_slide(slides, annotations, OBJECT_SUFFIXES)}
+    else:
+        known = {slide_name(slide) for slide in slides}
+        found = {f"images of {annotations.name}": [name for name in read_coco(annotations) if name not in known]}
+    for table, column in ((patients, "patient"), (mpps, "mpp")):
+        if table is not None:
+            found[f"rows of {table.name}"] = rows_without_slide(slides, table, column)
+    return [
+        f"{what} without a slide: {len(names)} ({', '.join(names[:5])}{', ...' if names[5:] else ''})"
+        for what, names in found.items()
+        if names
+    ]
+
+
 def read_objects(
     source: AnnotatedSlide,
     slide: Slide,
@@ -86,10 +123,13 @@ def read_objects(
 ) -> ObjectList:
     """Reads the objects of a slide and checks them against it.
 
-    An object that lies partly outside of the slide is cut at its edge, or left out where `clip` is False; one that lies
-    wholly outside, has no area (a box under one pixel wide or high) or a class that was not asked for is left out.
-    Each of these is a line of `problems`. Of a mask the 8-connected parts of a value are the objects; value k is the
-    k-th class, 0 none; with one class every other value is that class.
+    The slide is what lies in its bounds, as in prediction, QuPath and evaluation. An object that lies partly outside of
+    it is cut at its edge, or left out where `clip` is False; one that lies wholly outside, has no area (a box under one
+    pixel wide or high) or a class that was not asked for is left out. Each of these is a line of `problems`.
+
+    Of a mask the 8-connected parts of a value are the objects; value k is the k-th class, 0 none; with one class every
+    other value is that class. It is held in memory whole: some 3 bytes for each of its pixels, and 4 for each class. Of
+    COCO files `pathzoo.wsi.coco_objects` says what is read.
 
     Args:
         source: The slide with its annotations.
@@ -104,26 +144,32 @@ def read_objects(
     """
     assert source.annotations is not None
     found = find_objects(source.annotations, source.slide, slide, classes, min_pixels)
-    width, height = slide.dimensions
-    whole, roomy = shapely.box(0, 0, width, height), shapely.box(-_SLACK, -_SLACK, width + _SLACK, height + _SLACK)
+    x, y, width, height = slide.bounds
+    whole = shapely.box(x, y, x + width, y + height)
+    roomy = shapely.box(x - _SLACK, y - _SLACK, x + width + _SLACK, y + height + _SLACK)
+    size = f"the slide of {width} x {height} px"
+    if slide.bounds != (0, 0, *slide.dimensions):
+        size = f"the slide's bounds of {width} x {height} px at ({x}, {y})"
     result = ObjectList()
     for one in found:
         if one.name not in classes and (one.name or "") in leave_out:
             result.left_out[one.name or ""] = result.left_out.get(one.name or "", 0) + 1
             continue
-        problem, usable = _problem(one, classes, whole, roomy)
+        problem, usable = _problem(one, classes, whole, roomy, size)
         if problem:
             result.problems.append(f"{one.where}: {problem}")
         if one.outline is not None and usable and (clip or not problem):
-            outline = one.outline if whole.contains(one.outline) else cut_outline(one.outline, whole)
+            name = f"{slide_name(source.slide)}:{len(result.objects) + 1}"
+            inside = whole.contains(one.outline)
+            outline = one.outline if inside else cut_outline(one.outline, whole)
             assert one.name is not None
-            result.objects.append(
-                SlideObject(f"{slide_name(source.slide)}:{len(result.objects) + 1}", one.name, outline)
-            )
+            result.objects.append(SlideObject(name, one.name, outline, one.ignored, one.area if inside else None))
     return result
 
 
-def _problem(found: FoundObject, classes: Sequence[str], whole: BaseGeometry, roomy: BaseGeometry) -> tuple[str, bool]:
+def _problem(
+    found: FoundObject, classes: Sequence[str], whole: BaseGeometry, roomy: BaseGeometry, size: str
+) -> tuple[str, bool]:
     """What is wrong, "" where nothing is, and whether cutting at the slide's edge puts it right."""
     if found.note:
         return found.note, False
@@ -133,7 +179,6 @@ def _problem(found: FoundObject, classes: Sequence[str], whole: BaseGeometry, ro
         return f"unknown class {found.name!r}{did_you_mean(found.name, classes)}", False
     if found.outline is None or not _has_extent(found.outline):
         return "has no area", False
-    size = f"the slide of {whole.bounds[2]:.0f} x {whole.bounds[3]:.0f} px"
     box = ", ".join(f"{value:g}" for value in found.outline.bounds)
     if not _has_extent(cut_outline(found.outline, whole)):
         return f"box ({box}) lies outside of {size}", False

@@ -118,6 +118,20 @@ def test_background_is_drawn_anew_each_epoch_and_evenly(lab):
             data(lab, **options)
 
 
+def test_tiles_with_ignored_boxes_alone_are_drawn_in_each_epoch(tmp_path):
+    tiles = []
+    for number in range(6):
+        Image.fromarray(picture(ground=100 + number)).save(tmp_path / f"{number}.png")
+        box = [(1, [5, 5, 9, 9], {"ignore": number != 0})] if number < 3 else []
+        tiles.append(({"file_name": f"{number}.png"}, box))
+    path = str(write_coco(tmp_path / "c.json", tiles))
+    drawn = TileDetection(path, background_rate=0)
+    assert [drawn[n]["item"] for n in range(len(drawn))] == ["0.png", "1.png", "2.png"]
+    counts = drawn.describe()
+    assert [counts[name] for name in ("n_images", "n_with_objects", "n_ignored_alone", "n_background")] == [6, 1, 2, 3]
+    assert len(TileDetection(path, background_rate=0.5)) == 3 + 2
+
+
 @pytest.fixture
 def slides(tmp_path):
     """Two slides with windows of them, one at half the resolution that goes beyond the edge."""
@@ -154,6 +168,24 @@ def test_windows_of_slides_are_what_the_slide_reads_in_workers_too(slides):
     for number, sample in enumerate(loader):
         np.testing.assert_array_equal(sample["img"], tiles[number]["img"])
     assert len({tiles.get_data_info(n)["sha256"] for n in range(4)}) == 4
+
+
+def test_windows_of_slides_are_found_through_a_link_to_the_files_folder(slides, tmp_path):
+    """What the converter writes leads from the folder itself, not from the link to it."""
+    document = json.loads((tmp_path / "tiles.json").read_text())
+    folder = tmp_path / "deep" / "down" / "out"
+    folder.mkdir(parents=True)
+    for image in document["images"]:
+        image["file_name"] = f"../../../{image['file_name']}"
+    (folder / "tiles.json").write_text(json.dumps(document))
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    straight, linked = (TileDetection(str(place / "tiles.json")) for place in (folder, tmp_path / "link"))
+    assert len(linked) == len(straight) > 0
+    for n in range(len(linked)):
+        np.testing.assert_array_equal(linked[n]["img"], straight[n]["img"])
+        assert linked[n]["item"] == straight[n]["item"]
+    rooted = TileDetection("tiles.json", str(tmp_path / "link"))
+    np.testing.assert_array_equal(rooted[0]["img"], straight[0]["img"])
 
 
 def test_slides_that_do_not_fit_are_named(slides):

@@ -49,7 +49,7 @@ def test_files_and_lines_without_each_other_are_told_of(tmp_path):
     [
         ([info("a/0.png"), info("b/0.png")], ["0,P1"], r"0 names several files, first /lab/a/0\.png and /lab/b/0\.png"),
         ([info("a/0.png"), info("b/0.png")], ["a/0.png,P1"], r"0\.png names several files"),
-        ([info("a.tif")], ["a,P1", "a.tif,P2"], r"a\.tif is of patients 'P2' and 'P1'"),
+        ([info("a.tif")], ["a,P1", "a.tif,P2"], r"a\.tif has patient 'P2', and a 'P1'"),
         ([info("t.png", slide="S1")], ["t,P1", "S1,P2"], r"t\.png is of patients 'P1' and 'P2'"),
         ([info("a.svs"), info("b.svs")], ["x,P1", "y,P1"], r"none of its 2 names \(x, y\) is .* called like a\.svs"),
         ([info("a.svs")], [], r"none of its 0 names"),

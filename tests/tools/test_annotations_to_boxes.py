@@ -7,53 +7,17 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 import shapely
-import tifffile
 from annotated_lab import geojson
+from box_lab import BOXES, load, make_lab, run, tissue
 from dataset_converters import annotations_to_boxes as tool
 from PIL import Image
 
 from pathzoo.wsi.slide import Slide
 
-SIZE = (400, 300)
-BOXES = [(10, 10, 60, 60), (120, 80, 180, 130), (250, 200, 390, 290)]
-
-
-def tissue(seed):
-    """Pink, with glass at the right quarter."""
-    picture = np.random.default_rng(seed).integers(0, 40, (SIZE[1], SIZE[0], 3)) + np.array([200, 100, 160])
-    picture[:, 300:] = 245
-    return picture.astype(np.uint8)
-
 
 @pytest.fixture
 def lab(tmp_path):
-    """Slides a to e of 0.5 microns, of patients p0 (a, b), p1 (c) and p2 (d); nobody has annotated e."""
-    (tmp_path / "slides").mkdir()
-    lines = ["slide,patient"]
-    for number, name in enumerate("abcde"):
-        tifffile.imwrite(
-            tmp_path / "slides" / f"{name}.tif",
-            tissue(number),
-            tile=(64, 64),
-            photometric="rgb",
-            resolution=(20000, 20000),
-            resolutionunit="CENTIMETER",
-        )
-        if name != "e":
-            geojson(tmp_path / "drawn" / f"{name}.geojson", [(shapely.box(*box), "glomerulus") for box in BOXES])
-            lines.append(f"{name},p{max(0, number - 1)}")
-    (tmp_path / "patients.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-def run(lab, *more, out="out", mpp="0.5", tile=("120", "90"), drawn="drawn"):
-    given = ["--slides", lab / "slides", "--annotations", lab / drawn, "--out", lab / out, "--classes", "glomerulus"]
-    given += ["--patients", lab / "patients.csv", "--tile", *tile]
-    return tool.main([*map(str, given), *(["--mpp", mpp] if mpp else ["--keep-pixels"]), *map(str, more)])
-
-
-def load(lab, name="tiles.json", out="out"):
-    return json.loads((lab / out / name).read_text())
+    return make_lab(tmp_path)
 
 
 def test_tiles_are_the_slides_pixels_and_boxes_lie_where_the_objects_are(lab, capsys):
@@ -186,7 +150,7 @@ def test_what_cannot_be_done_is_said_in_a_line(lab, capsys):
         assert text in capsys.readouterr().err.splitlines()[-1]
     (lab / "patients.csv").write_text("slide,patient\n")
     assert run(lab, "--split", "4", "1", mpp=None) == 2
-    assert "0 known patients and one group of images without a patient" in capsys.readouterr().err
+    assert "0 known patients and one group of slides without a patient" in capsys.readouterr().err
     assert run(lab, mpp=None) == 0
     assert "patient unknown for 5 slides" in capsys.readouterr().out
     assert {image["mpp"] for image in load(lab)["images"] if image["slide"] == "f"} == {None}

@@ -77,6 +77,22 @@ def test_parts_of_a_mask_are_8_connected_and_have_opencvs_boxes_and_areas(tmp_pa
     assert sorted((*one.box, one.outline.area) for one in listed.objects) == expected and n > 20
 
 
+def test_masks_beyond_pillows_limit_for_pictures_are_read(tmp_path, slide, monkeypatch):
+    mask = np.zeros((300, 400), np.uint8)
+    mask[30:90, 20:70] = 1
+    for number, mode in enumerate("L1P"):
+        picture = Image.fromarray(mask.astype(bool) if mode == "1" else mask)
+        if mode == "P":
+            picture.putpalette([0, 0, 0, 200, 0, 0])
+        assert picture.mode == mode
+        picture.save(tmp_path / f"{number}.png")
+    with Slide(slide) as opened:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        for number in range(3):
+            source = AnnotatedSlide(slide, tmp_path / f"{number}.png")
+            assert [one.box for one in read_objects(source, opened, ("glomerulus",)).objects] == [(20, 30, 70, 90)]
+
+
 BAD = [
     (0, [10, 10, 50, 50]),
     (0, [380, 10, 50, 50]),
@@ -97,8 +113,22 @@ def test_bad_boxes_are_listed_and_cut_or_left_out(tmp_path, slide):
     for line, text in zip(listed.problems, said, strict=True):
         assert text in line and line.startswith(f"{coco}: annotation ")
     assert [one.box for one in read(slide, coco, clip=False).objects] == [(10, 10, 60, 60)]
-    crowd = read(slide, write_coco(tmp_path / "b.json", BAD[:1], iscrowd=1))
-    assert not crowd.objects and "iscrowd" in crowd.problems[0]
+
+
+def test_what_lies_outside_of_the_slides_bounds_is_listed_and_cut_there(tmp_path, slide):
+    boxes = [(100, 90, 150, 120), (30, 60, 90, 100), (0, 0, 40, 30)]  # inside, partly outside, outside
+    coco = write_coco(tmp_path / "a.json", [(0, [x0, y0, x1 - x0, y1 - y0]) for x0, y0, x1, y1 in boxes])
+    moved = [(shapely.box(x0 - 50, y0 - 40, x1 - 50, y1 - 40), "glomerulus") for x0, y0, x1, y1 in boxes]
+    geojson(tmp_path / "drawn" / "a.geojson", moved)  # QuPath counts from the bounds
+    for file in (coco, tmp_path / "drawn" / "a.geojson"):
+        with Slide(slide) as opened:
+            opened.bounds = (50, 40, 300, 200)
+            source = AnnotatedSlide(slide, file)
+            listed, dropped = (read_objects(source, opened, CLASSES, clip=clip) for clip in (True, False))
+        assert [one.box for one in listed.objects] == [boxes[0], (50, 60, 90, 100)]
+        assert [one.box for one in dropped.objects] == [boxes[0]]
+        leaves, outside = listed.problems
+        assert "leaves the slide's bounds of 300 x 200 px at (50, 40)" in leaves and "lies outside of" in outside
 
 
 def test_other_classes_are_named_or_left_out_by_choice(tmp_path, slide):
@@ -114,6 +144,37 @@ def test_other_classes_are_named_or_left_out_by_choice(tmp_path, slide):
 def test_an_edge_that_a_hand_overdrew_is_cut_without_a_word(tmp_path, slide):
     listed = read(slide, write_coco(tmp_path / "a.json", [(0, [-0.8, 10, 50, 50])]))
     assert listed.problems == [] and listed.objects[0].box == (0, 10, 49.2, 60)
+
+
+def test_geojson_without_area_is_listed_by_its_place_in_the_file(tmp_path, slide):
+    drawn = [
+        (shapely.Polygon([(10, 10), (10, 50), (10, 90)]), "glomerulus"),
+        (shapely.box(0, 0, 50, 50), "glomerulus"),
+        (shapely.Point(5, 5), "glomerulus"),
+        (shapely.LineString([(0, 0), (50, 0)]), None),  # a ruler: neither area nor object
+        (shapely.box(380, 10, 450, 60), "glomerulus"),
+    ]
+    path = tmp_path / "drawn" / "a.geojson"
+    geojson(path, drawn)
+    listed = read(slide, path)
+    assert len(listed.objects) == 2
+    starts = [line.split(": ")[1:] for line in listed.problems]
+    assert [start[:2] for start in starts[:2]] == [["object 1", "has no area"], ["object 3", "has no area"]]
+    assert starts[2][0] == "object 5" and "leaves the slide" in starts[2][1]
+
+
+def test_regions_of_imagescope_without_area_are_listed_by_layer_and_region(tmp_path, slide):
+    flat, good = _region((10, 10, 10, 60)), _region((20, 20, 60, 60))
+    ruler = _region((0, 0, 50, 0)).replace('Type="0"', 'Type="4"')
+    point = '<Region Type="0"><Vertices><Vertex X="1" Y="1"/></Vertices></Region>'
+    hole = good.replace('Type="0"', 'Type="0" NegativeROA="1"')
+    layers = [ruler + flat + good + point, hole + good]
+    body = "".join(f'<Annotation Name="glomerulus"><Regions>{one}</Regions></Annotation>' for one in layers)
+    (tmp_path / "a.xml").write_text(f"<Annotations>{body}</Annotations>")
+    listed = read(slide, tmp_path / "a.xml")
+    assert [one.box for one in listed.objects] == [(20, 20, 60, 60)]
+    places = ("layer 1, region 2", "layer 1, region 4", "layer 2, region 2")
+    assert listed.problems == [f"{tmp_path / 'a.xml'}: {place}: has no area" for place in places]
 
 
 def test_what_does_not_belong_to_the_slide_is_refused(tmp_path, slide):

@@ -8,8 +8,10 @@ each box), tiles/images/<slide>/*.png, tiles/objects.json and objects.csv (the w
 evaluation), and with --split train.json and test.json, by patient. `TileDetection` reads tiles.json. With --from-slide
 no pictures are cut: tiles are read from the slides during training.
 
-A slide's annotations are the file of the same name: GeoJSON (.geojson, .json) as QuPath exports it, .xml of ImageScope,
-a label mask (.png), or a COCO file of whole pictures (--annotations FILE).
+A slide's annotations are the file of the same name (a.geojson or a.svs.geojson): GeoJSON (.geojson, .json) as QuPath
+exports it, .xml of ImageScope, a label mask (.png), or a COCO file of whole pictures (--annotations FILE). Of COCO the
+outline (segmentation) is taken where there is one, else the box, with the file's area in objects.json; objects with
+iscrowd or ignore become ignored boxes.
 """
 
 import argparse
@@ -18,38 +20,56 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pathzoo.datasets.coco_tiles import divide_document
-from pathzoo.errors import PathzooError
+from pathzoo.datasets.coco_tiles import check_division, divide_document
+from pathzoo.errors import DataError, PathzooError
 from pathzoo.wsi.annotated_boxes import write_box_tiles
+from pathzoo.wsi.annotation_sources import read_slide_table
 from pathzoo.wsi.box_rules import BAD_BOXES, CUTS, BoxRules
-from pathzoo.wsi.slide_objects import find_object_sources
+from pathzoo.wsi.slide_objects import find_object_sources, find_strays
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status (0, or 2 for bad input, with nothing written)."""
     args = _parser().parse_args(argv)
+    shares = dict(zip(("train", "test"), args.split, strict=True)) if args.split else {}
 
     def divide(document: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        return divide_document(document, dict(zip(("train", "test"), args.split, strict=True)), args.seed)
+        return divide_document(document, shares, args.seed)
 
     try:
         sources, without = find_object_sources(args.slides, args.annotations, args.patients, args.mpp_csv)
         for path in without:
             print(f"{path.name}: no annotations in {args.annotations}; left out", file=sys.stderr)
+        every = [*(source.slide for source in sources), *without]
+        strays = find_strays(every, args.annotations, args.patients, args.mpp_csv)
+        for line in strays:
+            print(line, file=sys.stderr)
+        if shares:
+            _check_split([source.patient for source in sources], shares, args.patients)
         report = write_box_tiles(
             sources,
             args.out,
             _rules(args),
-            divide=divide if args.split else None,
+            divide=divide if shares else None,
+            overwrite=args.overwrite,
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except PathzooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print("\n".join(report.lines()))
+    print("\n".join([*report.lines(), *(f"warning: {line}" for line in strays)]))
     if without:
         print(f"slides without annotations, left out: {len(without)}")
     return 0
+
+
+def _check_split(patients: Sequence[str | None], shares: Mapping[str, float], table: Path | None) -> None:
+    try:
+        check_division(patients, shares)
+    except DataError as error:
+        named = list(read_slide_table(table, "patient")) if table and not any(patients) else []
+        other = f"; {table} gives {len(named)} slides a patient, but none of these, e.g. {named[0]}" if named else ""
+        raise DataError(f"--{error}{other}") from None
 
 
 def _rules(args: argparse.Namespace) -> BoxRules:
@@ -69,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slides", type=Path, required=True, help="folder of slides or pictures, or CSV with a column slide")
     add("--annotations", type=Path, required=True, help="folder of annotations named as the slides, or a COCO file")
     add("--out", type=Path, required=True, help="folder to make; it must not exist")
+    add("--overwrite", action="store_true", help="replace an --out of this tool, once the new one is complete")
     add("--classes", nargs="+", required=True, help="names of the objects; of a mask, those of the values 1, 2, ...")
     add("--leave-out", nargs="+", default=[], metavar="CLASS", help="classes that are no objects ('': without a class)")
     add("--tile", type=int, nargs=2, default=(1600, 1200), metavar=("WIDTH", "HEIGHT"), help="default: 1600 1200")
