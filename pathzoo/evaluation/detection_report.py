@@ -46,6 +46,10 @@ class DetectionRules:
             value = getattr(self, name)
             if value is not None and not (0 < value <= 1 or (name == "threshold" and value == 0)):
                 raise DataError(f"{name.replace('_', '-')} {value}: give a number above 0 and at most 1")
+        if self.n_bootstrap < 0:
+            raise DataError(f"bootstrap {self.n_bootstrap}: give 0 for none, or a number of resamples")
+        if self.seed < 0:
+            raise DataError(f"seed {self.seed}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class DetectionSet:
         level: "tile" or "slide".
         mm2: area of each slide, for FROC per mm²; None counts by slide.
         objects: ids of each picture's objects, for the list of matches; by default their numbers.
+        least: score from which on all detections are there; none below it can be judged.
     """
 
     pictures: Sequence[Picture]
@@ -70,6 +75,7 @@ class DetectionSet:
     level: str = "tile"
     mm2: Sequence[float] | None = None
     objects: Sequence[Sequence[str]] | None = None
+    least: float = 0.0
 
     def check(self) -> None:
         """Raises DataError where there is nothing to evaluate, or a box, class or score is wrong; it names the item."""
@@ -120,16 +126,22 @@ def evaluate_detection(found: DetectionSet, rules: DetectionRules = DetectionRul
     count all classes together, each detection against objects of its own class.
 
     Raises:
-        DataError: nothing to evaluate, an argument out of bounds, or a box, class or score that cannot be.
+        DataError: nothing to evaluate, an argument out of bounds, a threshold below what the set holds, or a box, class
+            or score that cannot be.
         ConfigError: faster-coco-eval is not installed (level tile).
     """
     rules.check()
     found.check()
+    if rules.threshold is not None and rules.threshold < found.least:
+        raise DataError(
+            f"threshold {rules.threshold:g}: the predictions hold scores from {found.least:g} up; give at least that, "
+            "or predict with a lower --score-threshold"
+        )
     resampling = Resampling(found.patients, found.slides, rules.n_bootstrap, rules.seed)
     matches = match_pictures(found.pictures, len(found.classes), (rules.iou,))
     outcomes = outcomes_at(matches)
     curve = confidence_curve(outcomes)
-    points = choose_points(curve, rules.target_recall, rules.threshold)
+    points = choose_points(curve, rules.target_recall, rules.threshold, int(outcomes.n_objects.sum()))
     notes = [f"intersection over union of at least {rules.iou:g}"]
     notes += ["all classes together"] if len(found.classes) > 1 else []
     rows = _coco_rows(found, resampling) if found.level == "tile" else []

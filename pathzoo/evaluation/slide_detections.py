@@ -1,89 +1,70 @@
-"""What `pathzoo predict` found on slides, and the objects that were annotated there: the two sides of an evaluation."""
+"""The objects that were annotated on slides, beside what `pathzoo predict` found there: the sides of an evaluation."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
 
+from pathzoo.datasets.csv_table import parse_patient
 from pathzoo.errors import DataError
 from pathzoo.evaluation.detection_report import DetectionSet
 from pathzoo.evaluation.functional.detection_matching import Picture
+from pathzoo.evaluation.predicted_slides import PredictedSlide
+from pathzoo.wsi.annotation_sources import read_slide_table
 from pathzoo.wsi.annotations import ANNOTATION_SUFFIXES, read_areas
+from pathzoo.wsi.box_rules import BAD_BOXES
+from pathzoo.wsi.names import slide_name
+from pathzoo.wsi.slide_objects import cut_outline
 
-_DETECTIONS, _RUN = "detections.csv", "predict_run.json"
-_COLUMNS = ("x0", "y0", "x1", "y1", "score", "class")
 _FORMAT = "pathzoo.objects"
-
-
-@dataclass(frozen=True)
-class PredictedSlide:
-    """One slide's folder of `pathzoo predict`, as it was written by a detector.
-
-    Attributes:
-        name: of the folder, which is the slide's file name without ending.
-        folder: where it lies.
-        boxes: float64 (n, 4) x0, y0, x1, y1 in level-0 pixels.
-        scores: float64 (n,).
-        classes: n names.
-        run: predict_run.json.
-    """
-
-    name: str
-    folder: Path
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: list[str]
-    run: Mapping[str, Any]
-
-    @property
-    def bounds(self) -> tuple[int, int, int, int]:
-        """x, y, width, height of what was predicted, in level-0 pixels."""
-        x, y, width, height = self.run["slide"]["bounds"]
-        return x, y, width, height
-
-    @property
-    def mm2(self) -> float:
-        """Area within the bounds in square millimetres."""
-        _, _, width, height = self.bounds
-        return float(width * height * self.run["slide"]["mpp"] ** 2 / 1e6)
+#: Level-0 pixels by which an object may leave its slide without a word, and which a box must be wide and high: as in
+#: tools/dataset_converters/annotations_to_boxes.py.
+_SLACK = _LEAST = 1.0
 
 
 @dataclass(frozen=True)
 class AnnotatedObjects:
-    """All objects of one slide: ids, class names, boxes float64 (m, 4) in level-0 pixels, which are to be ignored."""
+    """All m objects of one slide: ids, class names, outlines in level-0 pixels, and bool (m,) which are ignored."""
 
     ids: list[str]
     classes: list[str]
-    boxes: np.ndarray
+    outlines: list[BaseGeometry]
     ignored: np.ndarray
     patient: str | None = None
 
 
-def read_predicted_slides(paths: Sequence[Path]) -> list[PredictedSlide]:
-    """Reads folders that `pathzoo predict` wrote, by name: each the folder of a slide, or one that holds such folders.
+class PairedSlides(NamedTuple):
+    """What `pair_slides` made of both sides."""
+
+    found: DetectionSet
+    #: Annotated slides without prediction.
+    left_out: list[str]
+    #: A line for each object that left its slide, or had no area.
+    bad_boxes: list[str]
+    #: Detections of a lower score than all slides hold.
+    n_below: int
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Reads a table with the columns slide and patient: patient of each slide, by its name without ending.
 
     Raises:
-        DataError: a folder without predictions, another task's, two slides of one name, or predictions by two models.
+        DataError: what `read_slide_table` refuses, or one name of two patients.
     """
-    folders: dict[str, Path] = {}
-    for path in paths:
-        inside = [path] if (path / _RUN).is_file() else sorted(run.parent for run in path.glob(f"*/{_RUN}"))
-        if not inside:
-            raise DataError(f"{path}: holds no prediction ({_RUN}); give what `pathzoo predict` wrote by -o")
-        for folder in inside:
-            if folders.setdefault(folder.name, folder) != folder:
-                raise DataError(f"{folder}: slide {folder.name} was given as {folders[folder.name]} too; give one")
-    slides = [_read_prediction(folder) for _, folder in sorted(folders.items())]
-    models = {_model(slide): slide for slide in slides}
-    if len(models) > 1:
-        (first, one), (second, other) = list(models.items())[:2]
-        raise DataError(f"{one.name} was predicted by {first}, {other.name} by {second}: evaluate one model at a time")
-    return slides
+    found: dict[str, str] = {}
+    for file, patient in read_slide_table(path, "patient").items():
+        name = slide_name(Path(file))
+        if found.setdefault(name, patient) != patient:
+            raise DataError(
+                f"{path}: slide {name} has patients {found[name]!r} and {patient!r}: correct one of the lines"
+            )
+    return found
 
 
 def read_objects_file(path: Path, slides: Mapping[str, PredictedSlide]) -> dict[str, AnnotatedObjects]:
@@ -108,9 +89,9 @@ def read_objects_file(path: Path, slides: Mapping[str, PredictedSlide]) -> dict[
             found[name] = AnnotatedObjects(
                 [str(one["id"]) for one in objects],
                 [str(one["class"]) for one in objects],
-                np.array([one["box"] for one in objects], dtype=np.float64).reshape(-1, 4),
+                [_box(one["box"]) for one in objects],
                 np.array([bool(one.get("ignore", False)) for one in objects], dtype=bool),
-                entry.get("patient"),
+                parse_patient(entry.get("patient") or ""),
             )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
@@ -119,26 +100,35 @@ def read_objects_file(path: Path, slides: Mapping[str, PredictedSlide]) -> dict[
     return found
 
 
-def read_object_folder(folder: Path, slides: Mapping[str, PredictedSlide]) -> dict[str, AnnotatedObjects]:
-    """Reads annotations (QuPath GeoJSON, ImageScope XML) named after the slides: each area is one object.
+def _box(corners: Sequence[float]) -> BaseGeometry:
+    x0, y0, x1, y1 = map(float, corners)
+    if not (x0 <= x1 and y0 <= y1):
+        raise ValueError(f"{corners} is no box x0, y0, x1, y1")
+    return shapely.box(x0, y0, x1, y1)
 
-    An annotated area without a class is of class "". Files of slides that were not predicted give empty entries.
+
+def read_object_folder(folder: Path, slides: Mapping[str, PredictedSlide]) -> dict[str, AnnotatedObjects]:
+    """Reads annotations (QuPath GeoJSON, ImageScope XML): each area is one object.
+
+    Files are named after the slides, with or without the slide's own ending (a.geojson, a.svs.geojson). An area without
+    a class is of class "". Files of slides that were not predicted give empty entries.
 
     Raises:
         DataError: two files of one slide, or what `read_areas` refuses.
     """
     files: dict[str, Path] = {}
     for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in ANNOTATION_SUFFIXES):
-        if files.setdefault(file.stem, file) != file:
-            raise DataError(f"{file}: slide {file.stem} has {files[file.stem].name} too; remove one")
+        name = file.stem if file.stem in slides else slide_name(Path(file.stem))
+        if files.setdefault(name, file) != file:
+            raise DataError(f"{file}: slide {name} has {files[name].name} too; remove one")
     if not files:
         raise DataError(f"{folder}: holds no annotations ({', '.join(ANNOTATION_SUFFIXES)})")
     found = {}
     for name, file in files.items():
         areas = read_areas(file, slides[name].bounds[:2]) if name in slides else []
         ids = [f"{name}:{number}" for number in range(1, len(areas) + 1)]
-        boxes = np.array([area.bounds for area, _ in areas], dtype=np.float64).reshape(-1, 4)
-        found[name] = AnnotatedObjects(ids, [label or "" for _, label in areas], boxes, np.zeros(len(areas), bool))
+        outlines, labels = [area for area, _ in areas], [label or "" for _, label in areas]
+        found[name] = AnnotatedObjects(ids, labels, outlines, np.zeros(len(areas), bool))
     return found
 
 
@@ -150,8 +140,12 @@ def pair_slides(
     rename: Mapping[str, str] | None = None,
     leave_out: Sequence[str] = (),
     only_predicted: bool = False,
-) -> tuple[DetectionSet, list[str]]:
+    on_bad_box: str = "error",
+) -> PairedSlides:
     """Slides with both, ready to be evaluated.
+
+    Where slides were predicted at different score thresholds, detections below the highest are left out of all: not
+    every slide holds them.
 
     Args:
         predicted: of one model, whose classes count.
@@ -160,15 +154,40 @@ def pair_slides(
         rename: annotated class -> class of the model.
         leave_out: annotated classes that are no objects; "" for areas without a class.
         only_predicted: slides without prediction are left out, in place of an error.
-
-    Returns:
-        The set, and the names of the slides that were left out.
+        on_bad_box: "error" refuses objects that leave what was predicted of their slide (its bounds) or have no area;
+            "clip" cuts those that leave it and leaves the others out; "drop" leaves all of them out.
 
     Raises:
         DataError: a slide without annotations or without prediction, an object of a class that the model does not have,
-            or one that lies outside of its slide.
+            or one that does not fit its slide.
     """
+    if on_bad_box not in BAD_BOXES:
+        raise DataError(f"on-bad-box={on_bad_box!r}: give {', '.join(BAD_BOXES)}")
     names = [slide.name for slide in predicted]
+    missing = _unpaired(names, objects, only_predicted)
+    classes = list(predicted[0].run["model"]["classes"])
+    least = max(slide.least_score for slide in predicted)
+    pictures, ids, problems = [], [], []
+    for slide in predicted:
+        named = _of_classes(slide.name, objects[slide.name], classes, rename or {}, leave_out)
+        fitting, bad = _fitting(slide, named, on_bad_box)
+        problems += bad
+        pictures.append(_picture(slide, fitting, classes, least))
+        ids.append(fitting.ids)
+    if problems and on_bad_box == "error":
+        raise DataError(
+            f"{len(problems)} objects do not fit their slides: {'; '.join(problems[:10])}"
+            f"{'; ...' if problems[10:] else ''}: correct them, or choose --on-bad-box clip or drop"
+        )
+    who = [(patients or {}).get(name) or objects[name].patient for name in names]
+    areas = [slide.mm2 for slide in predicted]
+    found = DetectionSet(pictures, names, who, names, classes, "slide", areas, ids, least)
+    n_below = sum(int((slide.scores < least).sum()) for slide in predicted)
+    return PairedSlides(found, missing, problems, n_below)
+
+
+def _unpaired(names: Sequence[str], objects: Mapping[str, AnnotatedObjects], only_predicted: bool) -> list[str]:
+    """Annotated slides that were not predicted, where they may be left out."""
     bare = [name for name in names if name not in objects]
     if bare:
         raise DataError(
@@ -181,84 +200,67 @@ def pair_slides(
             f"{len(missing)} annotated slides have no prediction: {_some(missing)}; predict them, or leave them out by "
             "--only-predicted"
         )
-    classes = list(predicted[0].run["model"]["classes"])
-    pictures, ids = [], []
-    for slide in predicted:
-        kept, picture = _picture(slide, objects[slide.name], classes, rename or {}, leave_out)
-        pictures.append(picture)
-        ids.append(kept)
-    who = [(patients or {}).get(name) or objects[name].patient for name in names]
-    areas = [slide.mm2 for slide in predicted]
-    return DetectionSet(pictures, names, who, names, classes, "slide", areas, ids), missing
+    return missing
 
 
-def _picture(
-    slide: PredictedSlide,
-    objects: AnnotatedObjects,
-    classes: Sequence[str],
-    rename: Mapping[str, str],
-    leave_out: Sequence[str],
-) -> tuple[list[str], Picture]:
+def _of_classes(
+    slide: str, objects: AnnotatedObjects, classes: Sequence[str], rename: Mapping[str, str], leave_out: Sequence[str]
+) -> AnnotatedObjects:
+    """The objects of classes that are not left out, by the model's names."""
     kept = [k for k, name in enumerate(objects.classes) if name not in leave_out]
     labels = [rename.get(objects.classes[k], objects.classes[k]) for k in kept]
     unknown = Counter(label for label in labels if label not in classes)
     if unknown:
         name, n = unknown.most_common(1)[0]
         raise DataError(
-            f"slide {slide.name}: {n} objects of class {name or '(none)'!r}, but the model has {', '.join(classes)}; "
+            f"slide {slide}: {n} objects of class {name or '(none)'!r}, but the model has {', '.join(classes)}; "
             f"give --rename {name or 'OLD'}={classes[0]} if they are the same, or --leave-out {name!r}"
         )
+    return replace(_taken(objects, kept), classes=labels)
+
+
+def _fitting(slide: PredictedSlide, objects: AnnotatedObjects, on_bad_box: str) -> tuple[AnnotatedObjects, list[str]]:
+    """The objects as far as they lie in the slide's bounds, and a line for each that does not fit."""
+    x, y, width, height = slide.bounds
+    whole = shapely.box(x, y, x + width, y + height)
+    roomy = shapely.box(x - _SLACK, y - _SLACK, x + width + _SLACK, y + height + _SLACK)
+    kept, outlines, problems = [], [], []
+    for k, outline in enumerate(objects.outlines):
+        inside = outline if whole.contains(outline) else cut_outline(outline, whole)
+        extent = ", ".join(f"{value:g}" for value in whole.bounds)
+        problem = ""
+        if not _has_extent(outline):
+            problem = "has no area"
+        elif not _has_extent(inside):
+            problem = f"lies outside of {extent} of the slide; is it this slide's?"
+        elif not roomy.contains(outline):
+            problem = f"leaves {extent} of the slide"
+        if problem:
+            box = ", ".join(f"{value:g}" for value in outline.bounds)
+            problems.append(f"{slide.name}: object {objects.ids[k]} ({box}) {problem}")
+        if not problem or (on_bad_box == "clip" and _has_extent(inside)):
+            kept.append(k)
+            outlines.append(inside)
+    return replace(_taken(objects, kept), outlines=outlines), problems
+
+
+def _taken(objects: AnnotatedObjects, kept: Sequence[int]) -> AnnotatedObjects:
+    ids, classes, outlines = ([one[k] for k in kept] for one in (objects.ids, objects.classes, objects.outlines))
+    return AnnotatedObjects(ids, classes, outlines, objects.ignored[list(kept)], objects.patient)
+
+
+def _has_extent(outline: BaseGeometry) -> bool:
+    x0, y0, x1, y1 = outline.bounds  # NaN where it is empty
+    return bool(x1 - x0 >= _LEAST and y1 - y0 >= _LEAST)
+
+
+def _picture(slide: PredictedSlide, objects: AnnotatedObjects, classes: Sequence[str], least: float) -> Picture:
     number = {name: index for index, name in enumerate(classes)}
-    boxes, (x, y, width, height) = objects.boxes[kept], slide.bounds
-    outside = ~((boxes[:, :2] < (x + width, y + height)) & (boxes[:, 2:] > (x, y))).all(axis=1)
-    if outside.any():
-        first = kept[int(outside.argmax())]
-        box = ", ".join(f"{value:g}" for value in objects.boxes[first])
-        raise DataError(
-            f"slide {slide.name}: object {objects.ids[first]} ({box}) lies outside of it; is it this slide's?"
-        )
+    held = slide.scores >= least
     of_boxes = np.array([number[name] for name in slide.classes], dtype=np.int64)
-    of_objects = np.array([number[name] for name in labels], dtype=np.int64)
-    picture = Picture(slide.boxes, slide.scores, of_boxes, boxes, of_objects, objects.ignored[kept])
-    return [objects.ids[k] for k in kept], picture
-
-
-def _read_prediction(folder: Path) -> PredictedSlide:
-    try:
-        run = json.loads((folder / _RUN).read_text(encoding="utf-8"))
-        task, classes = run["model"]["task"], run["model"]["classes"]
-        if task == "detection":
-            wanted = {"slide": ("bounds", "dimensions", "mpp"), "model": ("name", "version", "digest")}
-            wanted |= {"detection": ("score_threshold",)}
-            missing = [f"{part}.{key}" for part, keys in wanted.items() for key in keys if key not in run[part]]
-            if missing:
-                raise KeyError(missing[0])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / _RUN}: cannot be read ({error!r}); predict the slide anew") from error
-    if task != "detection":
-        raise DataError(f"{folder}: was predicted by a model for {task}; give predictions of a detector")
-    rows, names = [], []
-    path = folder / _DETECTIONS
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            for line in reader:
-                try:
-                    rows.append([float(line[column]) for column in _COLUMNS[:5]])
-                    names.append(line["class"])
-                    if names[-1] not in classes:
-                        raise ValueError(f"class {names[-1]!r} is none of the model's")
-                except (KeyError, TypeError, ValueError) as error:
-                    raise DataError(f"{path}, line {reader.line_num}: cannot be read ({error}); predict anew") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; predict the slide anew") from None
-    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
-    return PredictedSlide(folder.name, folder, table[:, :4], table[:, 4], names, run)
-
-
-def _model(slide: PredictedSlide) -> str:
-    model = slide.run["model"]
-    return f"{model['name']} {model['version']} ({str(model['digest'])[:12]})"
+    of_objects = np.array([number[name] for name in objects.classes], dtype=np.int64)
+    boxes = np.array([outline.bounds for outline in objects.outlines], dtype=np.float64).reshape(-1, 4)
+    return Picture(slide.boxes[held], slide.scores[held], of_boxes[held], boxes, of_objects, objects.ignored)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from rule_models import publish_rule_model
 
 from pathzoo.apis.predict import predict
 from pathzoo.cli import main
-from pathzoo.evaluation.slide_detections import read_predicted_slides
+from pathzoo.evaluation.predicted_slides import read_predicted_slides
 
 _CHECK = Path(__file__).parents[3] / "shared/checks/qupath_geojson.py"
 

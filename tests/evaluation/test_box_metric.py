@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from mmdet.datasets.transforms import PackDetInputs
+from mmdet.models import DetDataPreprocessor
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 from PIL import Image
 from test_detection_matching import picture
 
+from pathzoo.datasets.transforms import LetterBox
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.evaluation.coco_summary import coco_summary
 from pathzoo.evaluation.functional.detection_matching import Picture
 from pathzoo.evaluation.metrics import BoxMetric
 from pathzoo.evaluation.metrics.detection import META_KEYS
+from pathzoo.models.dense_heads.yolov5_head import YOLOv5Head
 from pathzoo.registry import METRICS
 
 META = {"classes": ("open", "sclerosed")}
@@ -231,3 +234,32 @@ def in_two_processes(tmp_path):
     for worker, (_, errors) in zip(workers, outputs, strict=True):
         assert worker.returncode == 0, errors[-2000:]
     return [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
+
+
+def test_what_lies_in_the_filling_of_a_letter_box_is_no_detection():
+    """A tile of 1200 x 1600 px, or half of it enlarged, in a frame 16 px higher, as glomerulus_yolov5 is tested."""
+    for small in (1, 2):
+        tile = {"img": np.zeros((1200 // small, 1600 // small, 3), np.uint8), "patient": "p", "slide": "s", "item": "t"}
+        truth = np.array([[100, 1100, 200, 1200]], np.float32)
+        tile |= {"gt_bboxes": truth / small, "gt_bboxes_labels": np.zeros(1, int), "gt_ignore_flags": np.zeros(1, bool)}
+        results = LetterBox((1600, 1216))(tile)
+        assert results["img"].shape == (1216, 1600, 3)
+        packed = PackDetInputs(meta_keys=META_KEYS)(results)["data_samples"]
+        boxes = torch.tensor([[100.0, 1100, 200, 1216], [400, 1201, 500, 1216]]) / small
+        scores = torch.tensor([0.9, 0.95])
+        packed.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=torch.zeros(2, dtype=torch.int64))
+        values, _ = evaluate([packed], classes=("open",))
+        assert values["ap"] == pytest.approx(1.0) and values["precision_at_best_f1"] == 1.0
+
+
+def test_the_detector_itself_cuts_at_the_fitted_picture():
+    """Preprocessor and head keep what the filling is: every cell answers with a box of its anchor round it."""
+    head = YOLOv5Head(num_classes=1, in_channels=(4, 4, 4), strides=(8, 16, 32))
+    preprocessor = DetDataPreprocessor(mean=[0] * 3, std=[255] * 3, pad_size_divisor=32, pad_value=114)
+    results = LetterBox((96, 64))({"img": np.zeros((48, 96, 3), np.uint8)})
+    data = preprocessor({key: [value] for key, value in PackDetInputs(meta_keys=("img_shape",))(results).items()})
+    [sample] = data["data_samples"]
+    assert (sample.img_shape, sample.pad_shape, sample.batch_input_shape) == ((48, 96), (64, 96), (64, 96))
+    maps = [torch.full((1, 3, 64 // s, 96 // s, 6), 5.0) for s in head.strides]
+    [found] = head.predict_by_feat(maps, [sample.metainfo], {"score_thr": 0.001, "max_per_img": 1000})
+    assert len(found) and found.bboxes[:, 3].max() <= 48 and (found.bboxes[:, 2:] > found.bboxes[:, :2]).all()

@@ -1,15 +1,23 @@
 """The slide-level evaluation of a detector: on slides that `pathzoo predict` ran over, and on folders made by hand."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 import tifffile
-from analysis_tools.slide_detection import main
-from shapely.geometry import box
+from slide_predictions import (
+    BOX,
+    FAR,
+    GOOD,
+    OTHER,
+    annotate,
+    by_hand,
+    detection,
+    evaluate,
+    objects_file,
+    rows_of,
+    values,
+)
 
-from pathzoo.wsi.geojson import annotation, write_features
+from pathzoo.wsi.geojson import write_features
 from pathzoo.wsi.predictor import Boxes, InputSpec
 from pathzoo.wsi.run import predict_slide
 
@@ -44,57 +52,6 @@ def predicted(folder, name, squares, bounds=None):
     predict_slide(path, Dark(), folder / "predictions", overlap=0.25, tissue=False)
 
 
-def annotate(path, boxes, name="glomerulus"):
-    path.parent.mkdir(exist_ok=True)
-    write_features(path, [annotation(box(*one), name, (0, 0, 0), {}, str(k)) for k, one in enumerate(boxes)])
-
-
-def by_hand(folder, name, rows, bounds=(0, 0, 1000, 1000), task="detection", digest="abc", skipped=()):
-    """What `pathzoo predict` leaves of a slide, as far as it is read; rows of detections.csv."""
-    out = folder / "predictions" / name
-    out.mkdir(parents=True)
-    with (out / "detections.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["x0", "y0", "x1", "y1", "score", "class"], *rows])
-    model = {"name": "m", "version": "1.0.0", "digest": digest, "task": task, "classes": ["glomerulus", "vessel"]}
-    slide = {"bounds": list(bounds), "dimensions": [2000, 2000], "mpp": 0.5}
-    run = {"model": model, "slide": slide, "detection": {"score_threshold": 0.05}, "skipped_tiles": list(skipped)}
-    (out / "predict_run.json").write_text(json.dumps(run))
-
-
-def objects_file(folder, slides):
-    """objects.json of annotations_to_boxes.py; slides: name -> (patient, list of (class, box))."""
-    listed = [
-        {
-            "slide": name,
-            "patient": patient,
-            "mpp": 0.5,
-            "width": 2000,
-            "height": 2000,
-            "objects": [{"id": f"{name}:{k}", "class": c, "box": b, "area": 1.0} for k, (c, b) in enumerate(objects)],
-        }
-        for name, (patient, objects) in slides.items()
-    ]
-    known = {"format": "pathzoo.objects", "version": 1, "classes": ["glomerulus"]}
-    (folder / "objects.json").write_text(json.dumps({**known, "slides": listed}))
-    return folder / "objects.json"
-
-
-def evaluate(folder, objects, *more):
-    return main(
-        ["--predictions", str(folder / "predictions"), "--objects", str(objects), "--out", str(folder / "out"), *more]
-    )
-
-
-def values(folder):
-    written = json.loads((folder / "out" / "metrics.json").read_text())
-    return {row["metric"]: row["value"] for row in written["rows"]}, written
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_slides_that_were_predicted(tmp_path, capsys):
     # Slide a: both squares are annotated, and one object is not there. Slide b: a false one, and one found.
     predicted(tmp_path, "a", [(40, 40, 30, 40), (220, 150, 40, 80)])
@@ -119,13 +76,6 @@ def test_slides_that_were_predicted(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} == {
         *("precision_recall.png", "confidence.png", "froc.png")
     }
-
-
-BOX, OTHER, FAR = [100, 100, 200, 200], [300, 300, 380, 380], [600, 600, 700, 700]
-
-
-def detection(corners, score, name="glomerulus"):
-    return [*corners, score, name]
 
 
 def test_objects_json_patients_classes_and_duplicates(tmp_path, capsys):
@@ -191,9 +141,6 @@ def test_a_slide_without_objects_counts(tmp_path):
     assert found["precision_at_best_f1"] == 0.5 and found["recall_at_best_f1"] == 1.0
 
 
-GOOD = {"s1": (None, [("glomerulus", BOX)]), "s2": (None, [("glomerulus", BOX)])}
-
-
 @pytest.mark.parametrize(
     ("objects", "more", "message"),
     [
@@ -205,8 +152,22 @@ GOOD = {"s1": (None, [("glomerulus", BOX)]), "s2": (None, [("glomerulus", BOX)])
             "s1: 1 objects of class 'tubule', but the model has glomerulus",
         ),
         ({**GOOD, "s1": (None, [("glomerulus", [1500, 1500, 1600, 1600])])}, (), "object s1:0 (1500, 1500,"),
-        ({**GOOD, "s1": (None, [("glomerulus", [5, 5, 5, 9])])}, (), "s1: object 0 (5, 5, 5, 9; class 0) has no area"),
+        ({**GOOD, "s1": (None, [("glomerulus", [5, 5, 5, 9])])}, (), "s1: object s1:0 (5, 5, 5, 9) has no area"),
+        (
+            {**GOOD, "s1": (None, [("glomerulus", [900, 5, 1002, 90])])},
+            (),
+            "1 objects do not fit their slides: s1: object s1:0 (900, 5, 1002, 90) leaves 0, 0, 1000, 1000 of the "
+            "slide: correct them, or choose --on-bad-box clip or drop",
+        ),
         (GOOD, ("--iou", "0"), "iou 0.0: give a number above 0"),
+        (GOOD, ("--bootstrap", "-3"), "bootstrap -3: give 0 for none, or a number of resamples"),
+        (GOOD, ("--seed", "-1"), "seed -1: give 0 or more"),
+        (
+            GOOD,
+            ("--threshold", "0.02"),
+            "threshold 0.02: the predictions hold scores from 0.05 up; give at least that, or predict with a lower "
+            "--score-threshold",
+        ),
         (GOOD, ("--rename", "artery"), "--rename 'artery': expected OLD=NEW"),
     ],
 )
@@ -267,6 +228,9 @@ def test_other_files_in_place_of_objects(tmp_path, capsys):
     wrong.write_text(wrong.read_text().replace('"width": 2000', '"width": 999'))
     assert evaluate(tmp_path, wrong) == 2
     assert "slide s1 is of [999, 2000] pixels" in capsys.readouterr().err
+    wrong = objects_file(tmp_path, {"s1": (None, [("glomerulus", [200, 100, 100, 200])])})
+    assert evaluate(tmp_path, wrong) == 2
+    assert "[200, 100, 100, 200] is no box" in capsys.readouterr().err
     annotate(tmp_path / "empty" / "s1.geojson", [BOX])
     assert evaluate(tmp_path, tmp_path / "empty") == 0
     assert evaluate(tmp_path, tmp_path / "empty") == 2

@@ -11,7 +11,7 @@ from wsi.faulty_slides import TiledSlide
 from wsi.graded_slides import DISCS, Discs, Middles, draw_discs, record_of, rows_of
 
 from pathzoo.errors import SlideError
-from pathzoo.evaluation.slide_detections import read_predicted_slides
+from pathzoo.evaluation.predicted_slides import read_predicted_slides
 from pathzoo.wsi.grading import Grades, check_classifier, crop_name, label_objects
 from pathzoo.wsi.run import finished_result, predict_slide
 from pathzoo.wsi.run_options import RunOptions

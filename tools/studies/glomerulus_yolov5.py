@@ -32,7 +32,8 @@ from pathzoo.apis.train import train
 from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.errors import DataError
 from pathzoo.evaluation.detection_report import DetectionRules, DetectionSet, evaluate_detection
-from pathzoo.evaluation.slide_detections import pair_slides, read_objects_file, read_predicted_slides
+from pathzoo.evaluation.predicted_slides import read_predicted_slides
+from pathzoo.evaluation.slide_detections import pair_slides, read_objects_file
 from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
 from pathzoo.wsi.annotated_boxes import write_box_tiles
@@ -229,7 +230,7 @@ def _predicted(model: Path, out: Path, dataset: Any, root: Path, tiles: Path) ->
         raise DataError(f"{result.failed[0][0]}: {result.failed[0][1]}")
     slides = read_predicted_slides([out])
     objects = read_objects_file(tiles / "objects.json", {slide.name: slide for slide in slides})
-    return pair_slides(slides, objects, only_predicted=True)[0]
+    return pair_slides(slides, objects, only_predicted=True).found
 
 
 def _cut(root: Path, model_input: Mapping[str, Any], folder: Path) -> Path:

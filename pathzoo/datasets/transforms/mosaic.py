@@ -23,7 +23,8 @@ class LetterBox(BaseTransform):
     """Resizes so that the picture just fits into a frame, keeping its aspect, and fills the frame at right and below.
 
     Filling on two sides only leaves boxes in proportion: what is found is brought back by `scale_factor` alone. Reads
-    and writes img and, where present, gt_bboxes; updates img_shape, scale_factor and mpp.
+    and writes img and, where present, gt_bboxes; updates scale_factor and mpp. img_shape is the fitted picture's, so
+    that detections are cut at its edges and none is found in the filling; pad_shape is the frame's (both (H, W)).
 
     Args:
         size: (width, height) of the frame in pixels, or one number for both.
@@ -46,7 +47,7 @@ class LetterBox(BaseTransform):
             results["mpp"] = results["mpp"] * before / width
         frame = np.full((self.size[1], self.size[0], 3), self.pad_value, np.uint8)
         frame[:height, :width] = results["img"]
-        results["img"], results["img_shape"] = frame, frame.shape[:2]
+        results["img"], results["img_shape"], results["pad_shape"] = frame, (height, width), frame.shape[:2]
         return results
 
     def __repr__(self) -> str:

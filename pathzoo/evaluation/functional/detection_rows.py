@@ -168,21 +168,26 @@ def froc_report(
 
 
 def choose_points(
-    curve: ConfidenceCurve, target_recall: float | None = None, threshold: float | None = None
+    curve: ConfidenceCurve,
+    target_recall: float | None = None,
+    threshold: float | None = None,
+    n_objects: int | None = None,
 ) -> list[Point]:
     """The thresholds to work at: that of the best F1, the highest that reaches the target recall, and a given one.
+
+    `n_objects` tells a set without objects from one without detections.
 
     Raises:
         DataError: a target recall that is not in 0..1.
     """
     chosen = "optimistic: its threshold was chosen on this very set"
-    best = best_f1(curve)
-    found = [_point("best_f1", curve, best, chosen, "no detection, or no object")]
+    nothing = "there is no object to find" if n_objects == 0 else ""
+    found = [_point("best_f1", curve, best_f1(curve), chosen, nothing or "no detection, or no object")]
     if target_recall is not None:
         if not 0 < target_recall <= 1:
             raise DataError(f"target recall {target_recall}: give a number above 0 and at most 1")
         highest = f"{curve.recall[-1]:.3f}" if len(curve.recall) else "0"
-        missed = f"no threshold reaches recall {target_recall:g}: all detections together reach {highest}"
+        missed = nothing or f"no threshold reaches recall {target_recall:g}: all detections together reach {highest}"
         reached = at_recall(curve, target_recall)
         found.append(_point("target_recall", curve, reached, f"recall of at least {target_recall:g}; {chosen}", missed))
     if threshold is not None:
