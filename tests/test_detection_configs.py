@@ -15,12 +15,15 @@ from torch import nn
 
 from pathzoo.apis.config import load_config
 from pathzoo.apis.setup import setup
+from pathzoo.apis.train import train
+from pathzoo.errors import ConfigError
 from pathzoo.paths import configs_root
 from pathzoo.registry import MODELS
 
 _FOLDER = configs_root() / "glomerulus_yolov5"
 _LARGE = sorted(path.name for path in _FOLDER.glob("*_1600x1200.py"))
 _YOLO_L = "glomerulus_yolov5/yolov5l_1xb8_300e_glomeruli_1600x1200.py"
+_YOLO_N = "glomerulus_yolov5/yolov5n_1xb8_40e_glomeruli_small.py"
 _RTMDET_M = "glomerulus_yolov5/rtmdet-m_1xb8_300e_glomeruli_1600x1200.py"
 _RTMDET_TINY = "glomerulus_yolov5/rtmdet-tiny_1xb8_40e_glomeruli_small.py"
 #: Size -> parameters with 80 classes, millions, as mmdet's table of RTMDet has them.
@@ -46,7 +49,7 @@ def test_large_configs_are_of_the_studys_tiles_and_differ_in_their_model_alone(n
 
 
 def test_the_peers_of_small_differ_in_model_and_optimizer_alone():
-    names = (_RTMDET_TINY, "glomerulus_yolov5/yolov5n_1xb8_40e_glomeruli_small.py")
+    names = (_RTMDET_TINY, _YOLO_N)
     peer, ours = (load_config(name).to_dict() for name in names)
     differ = {key for key in ours if key[0] != "_" and key in peer and str(ours[key]) != str(peer[key])}
     assert differ == {"model", "optim_wrapper", "param_scheduler"}
@@ -81,21 +84,77 @@ def _steps(config: Config, batches: torch.Tensor, rate: float) -> _Sum:
     return model
 
 
-def test_gathered_as_the_schedule_says_a_step_is_the_releases():
-    """SGD by its formula: 64 tiles summed, rate 0.01, decay 5e-4 of weights and none of biases, Nesterov's momentum."""
-    options = {"optim_wrapper.accumulative_counts": 8}
-    text = (configs_root() / "_base_/schedules/detection_300e.py").read_text()
-    rate, end = (float(re.search(rf"{key}=([0-9.e-]+)", text)[1]) for key in ("optimizer.lr", "2.eta_min"))
-    tiles = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
+def _options(text: str) -> dict[str, float]:
+    """The numbers that a docstring's line of options sets."""
+    return {key: float(value) for key, value in re.findall(r"\b((?:optim|param|custom)\w+\.[\w.]+)=([0-9.e-]+)", text)}
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 5])
+def test_gathered_as_the_schedule_says_a_step_is_the_releases(scale):
+    """SGD by its formula: 64 tiles summed, cut at 10, rate 0.01, decay 5e-4 of weights alone, Nesterov's momentum."""
+    options = _options((configs_root() / "_base_/schedules/detection_300e.py").read_text())
+    rate, end = options.pop("optim_wrapper.optimizer.lr"), options.pop("param_scheduler.2.eta_min")
+    options["optim_wrapper.accumulative_counts"] = int(options["optim_wrapper.accumulative_counts"])
+    tiles = torch.randn(64, 3, generator=torch.Generator().manual_seed(1)) * scale
     found = _steps(load_config(_YOLO_L, options), tiles.view(8, 8, 3), rate)
     torch.manual_seed(0)
     own = _Sum()
     own(tiles).backward()
+    norm = math.sqrt(sum(float((value.grad**2).sum()) for value in own.parameters()))
     for name, value in own.named_parameters():
-        slope = value.grad + (5e-4 * value.detach() if name.endswith("weight") else 0)
+        slope = value.grad * min(1, 10 / norm) + (5e-4 * value.detach() if name.endswith("weight") else 0)
         stepped = value.detach() - 0.01 * (slope + 0.937 * slope)
         torch.testing.assert_close(found.get_parameter(name).detach(), stepped)
     assert (rate / end) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("name", "decay"), [(_YOLO_L, 5e-4 / 8), (_YOLO_N, 5e-4)])
+def test_a_step_of_eight_tiles_is_cut_at_ten(name, decay):
+    tiles = torch.randn(8, 3, generator=torch.Generator().manual_seed(1)) * 20
+    found = _steps(load_config(name), tiles[None], 0.01)
+    torch.manual_seed(0)
+    own = _Sum()
+    own(tiles).backward()
+    norm = math.sqrt(sum(float((value.grad**2).sum()) for value in own.parameters()))
+    assert norm > 100
+    slope = own.line.weight.grad * 10 / norm + decay * own.line.weight.detach()
+    torch.testing.assert_close(found.line.weight.detach(), own.line.weight.detach() - 0.01 * 1.937 * slope)
+
+
+@pytest.mark.parametrize("name", [name for name in _LARGE if name.startswith("yolov5")])
+def test_with_a_smaller_batch_decay_cut_and_average_are_the_same_for_a_tile(name):
+    text = (_FOLDER / name).read_text()
+    options = _options(text)
+    batch = int(re.search(r"train_dataloader.batch_size=(\d+)", text)[1])
+    config, less = load_config(f"glomerulus_yolov5/{name}"), load_config(f"glomerulus_yolov5/{name}", options)
+    part = batch / config.train_dataloader.batch_size
+    assert less.optim_wrapper.optimizer.weight_decay == pytest.approx(
+        config.optim_wrapper.optimizer.weight_decay * part
+    )
+    assert less.optim_wrapper.clip_grad.max_norm == pytest.approx(config.optim_wrapper.clip_grad.max_norm * part)
+    averages = [next(h for h in each.custom_hooks if "momentum" in h) for each in (config, less)]
+    assert averages[1].momentum == pytest.approx(averages[0].momentum * part)
+    assert averages[1].gamma == pytest.approx(averages[0].gamma / part)
+    assert len(options) == 4
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in _FOLDER.glob("yolov5*.py")))
+def test_a_rate_is_not_scaled_where_the_loss_is_a_sum(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"--auto-scale-lr: .*a sum over tiles.*leave --auto-scale-lr out"):
+        train(f"glomerulus_yolov5/{name}", tmp_path / "run", auto_scale_lr=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_neither_is_it_by_a_runs_own_copy_of_its_config(tmp_path):
+    """Which names classes by text."""
+    load_config(_YOLO_N).dump(str(tmp_path / "copy.py"))
+    with pytest.raises(ConfigError, match=r"--auto-scale-lr: the loss of YOLOv5Head"):
+        train(tmp_path / "copy.py", tmp_path / "run", auto_scale_lr=True)
+
+
+@pytest.mark.parametrize("name", [_RTMDET_TINY, _RTMDET_M])
+def test_a_rate_is_scaled_where_the_loss_is_a_mean(name):
+    assert load_config(name).auto_scale_lr.base_batch_size == 8
 
 
 def test_the_course_of_rate_and_momentum_is_the_releases():
@@ -122,20 +181,28 @@ def test_the_course_of_rate_and_momentum_is_the_releases():
         assert rates[epoch * per_epoch] == pytest.approx(1e-4 + (0.01 - 1e-4) * wave, rel=0.02), epoch
 
 
-def test_the_average_is_the_releases():
-    """0.9999 (1 - exp(-steps / 2000)) of the average stays at each step."""
-    hook = next(h for h in load_config(_YOLO_L).custom_hooks if "momentum" in h)
-    model = nn.Linear(1, 1, bias=False)
+def _kept(name: str, step: int, times: int) -> float:
+    """What stays of the average over `times` steps, the first of them being number `step`."""
+    hook = next(h for h in load_config(name).custom_hooks if "momentum" in h)
+    model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     average = hook.ema_type(model, momentum=hook.momentum, gamma=hook.gamma, update_buffers=hook.update_buffers)
+    nn.init.ones_(average.module.weight)
     nn.init.zeros_(model.weight)
-    average.update_parameters(model)  # the first call copies
-    expected = 0.0
-    for step in range(1, 40):
-        nn.init.constant_(model.weight, step)
+    average.steps.fill_(step)
+    for _ in range(times):
         average.update_parameters(model)
-        keep = 0.9999 * (1 - math.exp(-(step + 1) / 2000))
-        expected = keep * expected + (1 - keep) * step
-        assert float(average.module.weight.detach()) == pytest.approx(expected, rel=1e-4)
+    return float(average.module.weight.detach())
+
+
+@pytest.mark.parametrize("name", [name for name in _LARGE if name.startswith("yolov5")])
+def test_the_average_is_in_the_end_the_releases(name):
+    """At the release's step s, of 64 tiles, 0.9999 (1 - exp(-s / 2000)) stays; here 8 steps of 8 tiles make one."""
+    for step in (40_000, 60_000):
+        release = 0.9999 * (1 - math.exp(-step / 2000))
+        assert 1 - _kept(f"glomerulus_yolov5/{name}", 8 * step, 8) == pytest.approx(1 - release, rel=1e-3)
+    # The course of a single step is the release's at the same number of tiles.
+    one = 1 - _kept(f"glomerulus_yolov5/{name}", 8 * 2000, 1)
+    assert one == pytest.approx(math.exp(-1), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [_YOLO_L, _RTMDET_M])

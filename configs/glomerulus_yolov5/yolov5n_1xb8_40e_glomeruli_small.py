@@ -1,8 +1,9 @@
 """Glomeruli by YOLOv5 N from scratch, for two cores: tiles of 448 px at 2 um per pixel.
 
 Jung et al., "Glomerular Detection for Diagnosis of Lupus Nephritis using Deep Learning", trains L and XL from
-pretrained weights on tiles of 1600 x 1200 px; it names no rates and no augmentation. Rate, momentum, decay and mosaic
-are those that release 7.0 is documented with. A step takes 8 tiles, where the release gathers 64: there are few.
+pretrained weights on tiles of 1600 x 1200 px; it names no rates and no augmentation. Rate, momentum, clipping and
+mosaic are those that release 7.0 is documented with. A step takes 8 tiles, where the release gathers 64: there are few.
+Decay and average are chosen: 5e-4 at each of these steps is eight times the release's decay of a tile.
 
 Command: python tools/train.py configs/glomerulus_yolov5/yolov5n_1xb8_40e_glomeruli_small.py
 Result: README.md here.
@@ -35,7 +36,6 @@ with read_base():
     )
     from .._base_.models.yolov5_n import model
     from .._base_.schedules.detection_small_40e import (
-        auto_scale_lr,
         optim_wrapper,
         param_scheduler,
         test_cfg,

@@ -59,7 +59,8 @@ def train(
             from that one. Files are never unpickled.
         amp: Mixed precision; needs a GPU.
         no_validate: Train without validation.
-        auto_scale_lr: Scale the learning rate by (batch x processes) / the config's `base_batch_size`.
+        auto_scale_lr: Scale the learning rate by (batch x processes) / the config's `base_batch_size`; refused where
+            the loss is a sum.
         options: Dotted key -> value, set in the config.
         launcher: "none", "pytorch" (torchrun) or "slurm".
         seed: Of initial weights, shuffling and augmentation; the config's own where not given.
@@ -165,6 +166,15 @@ def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bo
         checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
         checkpoint.pop("save_best", None)  # the best by validation does not exist then
     if auto_scale_lr:
+        from pathzoo.registry import MODELS
+
+        head = (cfg.model.get("bbox_head") or {}).get("type")
+        head = MODELS.get(head) if isinstance(head, str) else head  # a run's copy of its config names classes by text
+        if getattr(head, "loss_is_sum", False):
+            raise ConfigError(
+                f"--auto-scale-lr: the loss of {head.__name__} is a sum over tiles, of all processes, so that its rate "
+                "holds for any batch; leave --auto-scale-lr out"
+            )
         if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise ConfigError(
                 f"--auto-scale-lr: {cfg.filename} names no auto_scale_lr.base_batch_size to scale from; add "

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -98,24 +99,28 @@ class Runner(_HostRunner):
 
         Raises:
             CheckpointError: See `load_checkpoint_safely`; also where no tensor of the file fits the model, or, when
-                resuming or testing, where any key differs.
+                resuming or testing, where any key differs or a module refuses what it is given.
         """
         checkpoint = load_checkpoint_safely(filename, map_location)
         if "state_dict" not in checkpoint:
             checkpoint = {"state_dict": checkpoint}  # tensors alone: hooks look for them under that name
         if "message_hub" in checkpoint:
             checkpoint["message_hub"] = history_from_plain(checkpoint["message_hub"])
-        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if hasattr(self.model, "module") else self.model
         saved, wanted = state_dict_of(checkpoint), model.state_dict()
-        _check_fit(Path(filename), saved, wanted, exact=strict or self._resume or self._exact)
+        exact = strict or self._resume or self._exact
+        _check_fit(Path(filename), saved, wanted, exact)
+        if exact:
+            _check_accepted(Path(filename), checkpoint["state_dict"], model)
+        # Only now, since an average (EMA) loads the checkpoint itself.
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         others = [key for key, value in wanted.items() if key in saved and saved[key].shape != value.shape]
-        if others:  # the host prints it too, but no log file keeps that
+        if others:  # in one line; the host's own has one for each
             self.logger.warning(
                 f"{filename}: {len(others)} tensors are left out, since the model's are of another shape, and stay as "
                 f"they were initialised: {', '.join(others)}"
             )
-        _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
+        _load_checkpoint_to_model(model, checkpoint, strict, self.logger, revise_keys)
         self._has_loaded = True
         self.logger.info(f"Load checkpoint from {filename}")
         return checkpoint
@@ -159,3 +164,14 @@ def _check_fit(path: Path, saved: dict[str, torch.Tensor], wanted: dict[str, tor
             f"{path}: does not fit this config's model: {len(missing)} tensors missing or of another shape "
             f"{missing[:2]}, {len(unexpected)} unexpected {unexpected[:2]}; use the config of that run"
         )
+
+
+def _check_accepted(path: Path, state: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Loads `state`: a module may refuse what names and shapes do not tell, e.g. a head weights of other anchors."""
+    found = OrderedDict((key.removeprefix("module."), value) for key, value in state.items())
+    found._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # as torch has it
+    try:
+        model.load_state_dict(found)
+    except RuntimeError as error:
+        reasons = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise CheckpointError(f"{path}: does not fit this config's model: {reasons}") from error

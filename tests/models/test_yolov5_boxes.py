@@ -75,6 +75,57 @@ def test_matches_are_those_of_the_rules(seed):
     assert len(found.label) == len(as_set(found)), "no cell answers twice for one object"
 
 
+def cells_of(x, y, columns, rows):
+    """(row, column) of the cells of stride 8 that answer for a centre, by words: own, and the nearer one each way."""
+    found = set()
+    for dx, dy in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
+        near = [0 if not step else (at % 8 if step < 0 else 8 - at % 8) for step, at in ((dx, x), (dy, y))]
+        column, row = x // 8 + dx, y // 8 + dy
+        # A centre on the first inner boundary has no neighbour before it, as in the release.
+        first = (dx < 0 and x <= 8) or (dy < 0 and y <= 8)
+        if max(near) < 4 and 0 <= column < columns and 0 <= row < rows and not first:
+            found.add((row, column))
+    return found
+
+
+def test_whole_pixels_are_matched_to_cells_that_reach_them():
+    """Centres on every pixel, cells' boundaries and middles too: each cell once, none out of reach."""
+    centres = torch.cartesian_prod(torch.arange(48), torch.arange(40))
+    boxes = torch.cat((centres, torch.full_like(centres, 14)), dim=1).float()
+    number = torch.arange(len(boxes))
+    found = match(torch.zeros_like(number), number, boxes, ANCHORS[:1], stride=8, size=(5, 6))
+    answers = {}
+    for k, row, column in zip(found.label.tolist(), found.row.tolist(), found.column.tolist(), strict=True):
+        answers.setdefault(tuple(centres[k].tolist()), []).append((row, column))
+    for (x, y), cells in answers.items():
+        assert len(cells) == len(set(cells)) and set(cells) == cells_of(x, y, 6, 5), (x, y)
+    assert len(answers) == len(boxes)
+    assert found.box[:, :2].min() > -0.5 and found.box[:, :2].max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("place", "cells"),
+    [
+        ((32, 32), {(3, 4), (4, 3), (4, 4)}),
+        ((36, 32), {(3, 4), (4, 4)}),
+        ((34, 32), {(3, 4), (4, 3), (4, 4)}),
+        ((40, 28), {(3, 4), (3, 5)}),
+        ((38, 37), {(4, 4), (4, 5), (5, 4)}),
+        ((0, 0), {(0, 0)}),
+        ((8, 8), {(1, 1)}),
+        ((56, 56), {(6, 7), (7, 6), (7, 7)}),
+        ((8, 30), {(3, 1), (4, 1)}),
+    ],
+)
+def test_cells_are_those_that_the_package_trains(place, cells):
+    """Asked of yolov5 7.0.14 as a black box: 64 x 64 px, a box of 14 x 14, the gradient of its loss by its maps."""
+    box = torch.tensor([[*place, 14.0, 14.0]])
+    none = torch.zeros(1, dtype=torch.long)
+    found = match(none, none, box, ANCHORS, stride=8, size=(8, 8))
+    assert set(zip(found.row.tolist(), found.column.tolist(), strict=True)) == cells
+    assert len(found.row) == len(cells) * len(ANCHORS)
+
+
 def test_a_matched_cell_can_give_the_object_exactly():
     """The box of a match is within reach of its cell: the raw numbers that give it exist, and decode to it."""
     torch.manual_seed(1)

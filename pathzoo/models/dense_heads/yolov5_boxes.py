@@ -4,6 +4,10 @@ Written from published facts. With s the sigmoid of a cell's raw numbers, a box 
 times the stride and the size (2s)^2 times its anchor; so a centre may lie up to half a cell outside its cell, and a
 side is at most four times its anchor's. An anchor answers for an object where neither side is four times the other's or
 more; and with it, beside the object's own cell, the nearest neighbour in x and the nearest in y, whose boxes reach it.
+
+A centre on the boundary of two cells, as of boxes in whole pixels, belongs to the cell after it; the one before answers
+too. There the release, as its loss shows, counts the own cell once more for each such direction, in the means of box
+and class. Here a cell answers once for an object: that count follows from how boundaries are rounded, not from a rule.
 """
 
 from typing import NamedTuple
@@ -94,7 +98,8 @@ def match(
     rows, columns = size
     last = centre.new_tensor([columns, rows])
     low = (centre % 1 < 0.5) & (centre > 1)  # nearer to the neighbour before, and there is one
-    high = ((last - centre) % 1 < 0.5) & (last - centre > 1)  # nearer to the one after
+    left = (last - centre) % 1  # 0 on a boundary, where the cell after is the own one
+    high = (left > 0) & (left < 0.5) & (last - centre > 1)  # nearer to the one after
     chosen = torch.stack((torch.ones_like(low[:, 0]), low[:, 0], low[:, 1], high[:, 0], high[:, 1]))
     steps = centre.new_tensor([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
     which, number = chosen.nonzero(as_tuple=True)

@@ -52,6 +52,9 @@ class YOLOv5Head(BaseDenseHead):
         ConfigError: Levels that do not agree, anchors without size, an unknown word in `test_cfg`.
     """
 
+    #: A step of more tiles goes further by itself: scaling its rate by the batch would count the batch twice.
+    loss_is_sum = True
+
     def __init__(
         self,
         num_classes: int,
