@@ -39,7 +39,8 @@ _HEAD = "model.24"
 #: Pattern of a name -> what has such names. The first that is found is named.
 _OTHERS = {
     r"(backbone|neck|bbox_head)\..*": "a state dict with pathzoo's names already",
-    r"(module|model\.model)\..*": "a state dict of a wrapped model: dump the model itself",
+    r"(module|ema|model\.model)\..*": "a state dict of a wrapped model: dump the model itself",
+    r"\d+\..*": "a state dict of the model's list of layers: dump the model itself, whose names begin with model.",
     r"model\.0\.conv\.conv\..*": "YOLOv5 of release 5.0 or before (Focus stem)",
     r"model\.\d+\.(dfl|cv[234]\.\d+\.\d+)\..*": "YOLOv8 or later, or YOLOv5u: a head without anchors and objectness",
     r"model\.\d+\.(proto)\..*": "YOLOv5's segmentation (-seg)",
@@ -175,8 +176,11 @@ def _check(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], w
             f"{len(others)} too many{_first(others)}"
         )
     for name, shape in wanted.items():
-        if tuple(state[name].shape) != shape:
-            raise CheckpointError(f"{name} is {tuple(state[name].shape)}, not {shape} as in {what}")
+        value = state[name]
+        if tuple(value.shape) != shape:
+            raise CheckpointError(f"{name} is {tuple(value.shape)}, not {shape} as in {what}")
+        if value.dtype == torch.bfloat16:  # 373 pixels would be 372
+            raise CheckpointError(f"{name} is of bfloat16, which rounds anchors; dump the model as .float()")
 
 
 def _first(names: list[str]) -> str:

@@ -260,7 +260,8 @@ def test_weights_of_other_anchors_are_refused_and_the_configs_are_kept():
         ({"anchors": [[[10, 13]], [[30, 61], [3, 3]], [[0, 61]]]}, "pairs of numbers"),
         ({"in_channels": (8, 8)}, "one number for each level"),
         ({"test_cfg": {"score_threshold": 0.1}}, "test_cfg has 'score_threshold'"),
-        ({"test_cfg": {"nms": {"type": "soft_nms", "iou_threshold": 0.5}}}, "give an iou_threshold"),
+        ({"test_cfg": {"nms": {"type": "soft_nms", "iou_threshold": 0.5}}}, r"give dict\(type='nms', iou_threshold"),
+        ({"test_cfg": {"nms": None}}, r"test_cfg.nms=None; give dict"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):
@@ -268,9 +269,10 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
         YOLOv5Head(**{"num_classes": 1, "in_channels": (8, 8, 8), **arguments})
 
 
-def test_a_class_that_the_head_lacks_is_refused():
+@pytest.mark.parametrize("label", [1, -1])
+def test_a_class_that_the_head_lacks_is_refused(label):
     head = YOLOv5Head(1, (4, 4, 4))
     maps = [torch.zeros(1, 3, 64 // s, 64 // s, 6) for s in head.strides]
-    [sample] = samples([[[5, 5, 20, 20]]], labels=[[1]])
-    with pytest.raises(ConfigError, match="num_classes is 1, but an object is of class 1"):
+    [sample] = samples([[[5, 5, 20, 20]]], labels=[[label]])
+    with pytest.raises(ConfigError, match=f"num_classes is 1, but an object is of class {label}"):
         head.loss_by_feat(maps, [sample.gt_instances], [{}])

@@ -108,6 +108,9 @@ ONE = torch.zeros(1)
         (lambda s: other(s, ["model.24"], model__9__linear__weight=ONE), "classification"),
         (lambda s: other(s, ["model.0.bn"], model__0__conv__bias=ONE), "a fused model"),
         (lambda s: {f"model.{name}": value for name, value in s.items()}, "a wrapped model"),
+        (lambda s: {f"ema.{name}": value for name, value in s.items()}, "a wrapped model"),
+        (lambda s: {name.removeprefix("model."): value for name, value in s.items()}, "the model's list of layers"),
+        (lambda s: {name: v.bfloat16() if v.is_floating_point() else v for name, v in s.items()}, "rounds anchors"),
         (lambda s: from_release(s)[0], "pathzoo's names already"),
         (lambda s: other(s, ["model.24"]), "model.24.anchors is not there"),
         (lambda s: other(s, ["model.4.m.1"]), "12 missing (model.4.m.1.cv1.conv.weight"),
@@ -149,9 +152,15 @@ def test_the_command_goes_there_and_back(release, tmp_path, capsys):
 def test_bad_files_are_refused_in_one_line(release, tmp_path, capsys):
     torch.save({**release, "names": ["a"]}, tmp_path / "more.pth")
     torch.save({"model": Path("x")}, tmp_path / "code.pth")
+    torch.save({**release, "model.24.m.1.bias": release["model.24.m.1.bias"] * torch.nan}, tmp_path / "nan.pth")
+    torch.save({"epoch": 3, "ema": release}, tmp_path / "ema.pth")
+    torch.save({"model_state_dict": release}, tmp_path / "inside.pth")
     torch.save(from_release(release)[0], tmp_path / "ours.pth")
     for file, message in (
         ("more.pth", "names is no tensor"),
+        ("nan.pth", "model.24.m.1.bias holds NaN or infinity"),
+        ("ema.pth", "holds the tensors under ema, as it seems; save that entry alone"),
+        ("inside.pth", "holds the tensors under model_state_dict"),
         ("code.pth", "unpickling runs foreign code"),
         ("ours.pth", "pathzoo's names already"),
         ("none.pth", "no such checkpoint file"),

@@ -67,9 +67,15 @@ def convert(source: Path, out: Path, back: bool = False) -> tuple[int, Network]:
         raise ConfigError(f"{out}: name a file that ends in .pth")
     checkpoint = load_checkpoint_safely(source)
     state = checkpoint.get("state_dict", checkpoint)
+    inside = next((key for key, value in state.items() if isinstance(value, dict)), None)
+    if inside is not None:
+        raise CheckpointError(f"{source}: holds the tensors under {inside}, as it seems; save that entry alone")
     other = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
     if other is not None:
         raise CheckpointError(f"{source}: {other} is no tensor; dump the state dict alone (--how prints the command)")
+    wrong = next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
+    if wrong is not None:
+        raise CheckpointError(f"{source}: {wrong} holds NaN or infinity: the training diverged; take another epoch")
     try:
         found, network = to_release(state) if back else from_release(state)
     except CheckpointError as error:

@@ -1,7 +1,7 @@
 """YOLOv5's head (release 7.0) on mmdet's contract: one convolution for each level, three anchors in every cell."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,9 +114,10 @@ class YOLOv5Head(BaseDenseHead):
             ConfigError: An object of a class that the head does not have.
         """
         objects = _objects(batch_gt_instances, self.anchors.device)
-        if len(objects.label) and int(objects.label.max()) >= self.num_classes:
+        wrong = objects.label[(objects.label < 0) | (objects.label >= self.num_classes)]
+        if len(wrong):
             raise ConfigError(
-                f"YOLOv5Head: num_classes is {self.num_classes}, but an object is of class {int(objects.label.max())} "
+                f"YOLOv5Head: num_classes is {self.num_classes}, but an object is of class {int(wrong[0])} "
                 "(counted from 0): give as many as the data have"
             )
         found = yolov5_loss(
@@ -209,8 +210,9 @@ def _completed(cfg: dict | None) -> dict:
     if unknown:
         raise ConfigError(f"YOLOv5Head: test_cfg has {unknown[0]!r}; taken are {', '.join(_TEST_CFG)}")
     found = {**_TEST_CFG, **(cfg or {})}
-    if found["nms"].get("type", "nms") != "nms" or "iou_threshold" not in found["nms"]:
-        raise ConfigError(f"YOLOv5Head: test_cfg.nms={dict(found['nms'])!r}; give an iou_threshold")
+    nms = found["nms"]
+    if not isinstance(nms, Mapping) or nms.get("type", "nms") != "nms" or "iou_threshold" not in nms:
+        raise ConfigError(f"YOLOv5Head: test_cfg.nms={nms!r}; give dict(type='nms', iou_threshold=...)")
     return found
 
 
