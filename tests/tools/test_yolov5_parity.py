@@ -45,7 +45,10 @@ def twin(tool):
 
 
 def test_a_network_is_like_itself(tool, twin):
-    assert max(tool.compare_network(twin).values()) < 1e-4
+    found = tool.compare_network(twin)
+    largest = max(float(raw.abs().max()) for raw in twin["maps"])  # of random weights: far more than a trained one's
+    assert found.pop("maps, folded") < 1e-5 * largest  # folding rounds otherwise
+    assert max(found.values()) < 1e-4
 
 
 def test_a_difference_is_found(tool, twin):

@@ -64,7 +64,8 @@ def published(run) -> Path:
 
 
 def test_it_begins_with_weights_of_other_classes_and_says_what_is_left_out(run, start):
-    [told] = [line for line in next(run.glob("*/*.log")).read_text().splitlines() if "are left out" in line]
+    logs = "\n".join(path.read_text() for path in run.glob("*/*.log"))  # of training and of testing
+    [told] = [line for line in logs.splitlines() if "are left out" in line]
     assert told.partition("coco.pth: 6 tensors")[2].partition(": ")[2].split(", ") == SCORES
     begun, ended = (state_dict_of(load_checkpoint_safely(path)) for path in (start, chosen_checkpoint(run)))
     moved = {name: float((begun[name] - ended[name]).abs().max()) for name in begun if name.endswith("conv.weight")}
@@ -108,7 +109,7 @@ def test_it_is_tested_on_its_tiles(run):
 def test_the_loaded_model_answers_as_the_network_of_training(run, published, options):
     from mmdet.structures import DetDataSample
 
-    module = MODELS.build(load_config(CONFIG, options).model).eval()
+    module = MODELS.build(load_config(CONFIG, options | {"model.test_cfg.max_per_img": 1000}).model).eval()
     module.load_state_dict(state_dict_of(load_checkpoint_safely(chosen_checkpoint(run))))
     tiles = noise_tiles(5, 2, (SIDE, SIDE))
     shapes = {"img_shape": (SIDE, SIDE), "ori_shape": (SIDE, SIDE), "scale_factor": (1.0, 1.0)}
@@ -117,9 +118,12 @@ def test_the_loaded_model_answers_as_the_network_of_training(run, published, opt
         own = module.test_step({"inputs": inputs, "data_samples": [DetDataSample(metainfo=shapes) for _ in tiles]})
     for boxes, sample in zip(get_model(published)(tiles).boxes, own, strict=True):
         found = sample.pred_instances
-        assert len(boxes) == len(found) == 10
-        np.testing.assert_allclose(boxes[:, :4], found.bboxes.clamp(0, SIDE), atol=1e-3)
-        np.testing.assert_allclose(boxes[:, 4], found.scores, atol=1e-6)
+        assert len(boxes) == 10 < len(found)
+        np.testing.assert_allclose(boxes[:, 4], found.scores[:10], atol=1e-6)
+        # A network hardly trained gives many boxes of nearly one score, in an order that rounding decides.
+        own_boxes = np.column_stack([found.bboxes.clamp(0, SIDE), found.scores * 1e3])
+        for box in boxes[:, :5] * (1, 1, 1, 1, 1e3):
+            assert np.abs(own_boxes - box).max(axis=1).min() < 2e-3
 
 
 def test_what_is_published_holds_known_parts_and_its_outputs(published):
