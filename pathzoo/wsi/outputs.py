@@ -29,17 +29,17 @@ _PACKAGES = (
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], overwrite: bool | None = None) -> Iterator[Path]:
     """Gives a temporary folder beside `path`; on success its files are flushed and it is renamed to `path`.
 
     On an exception the temporary folder is removed, parents made for it too, and what stood at `path` stays as it was.
 
     Args:
         path: The folder to make.
-        overwrite: Replace an existing folder, once the new one is complete.
+        overwrite: Replace an existing folder, once the new one is complete; None where the user has no such choice.
 
     Raises:
-        SlideError: `path` exists and `overwrite` is False, or it cannot be written to.
+        SlideError: `path` exists and `overwrite` is not True, or it cannot be written to.
     """
     path = Path(path)
     _refuse_existing(path, overwrite)
@@ -92,9 +92,12 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def _refuse_existing(path: Path, overwrite: bool | None) -> None:
     if path.exists() and not overwrite:
-        raise SlideError(f"{path}: exists already; remove it, choose another output folder, or pass --overwrite")
+        choice = "" if overwrite is None else ", or pass --overwrite"
+        raise SlideError(
+            f"{path}: exists already; remove it{',' if choice else ' or'} choose another output folder{choice}"
+        )
 
 
 def _exchange(new: Path, path: Path) -> None:

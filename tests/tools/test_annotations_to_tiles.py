@@ -236,7 +236,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(lab, capsys):
     assert_refused(lab, capsys, "b.geojson: not GeoJSON")
     (lab / "out").mkdir()
     (lab / "qupath" / "b.geojson").unlink()
-    assert_refused(lab, capsys, "out: exists already")
+    assert_refused(lab, capsys, "out: exists already; remove it or choose another output folder")
     (lab / "slides" / "a.png").touch()
     assert_refused(lab, capsys, "two slides are called 'a'")
     with pytest.raises(DataError, match="no such folder of annotations"):

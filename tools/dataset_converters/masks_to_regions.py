@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> str:
         data = RegionSegmentation(
             str(root.resolve()), str(table.resolve()), args.classes, value_map=value_map, mpp=args.mpp
         )
-        with atomic_folder(args.out, False) as folder:
+        with atomic_folder(args.out) as folder:
             for part in ("images", "masks"):
                 (folder / part).mkdir()
             palette = default_palette(len(args.classes))
