@@ -13,6 +13,7 @@ from pathzoo.errors import DataError, SlideError
 from pathzoo.wsi.annotation_sources import AnnotatedSlide, patients_unknown, refuse_same_names
 from pathzoo.wsi.annotations import Area, read_areas
 from pathzoo.wsi.names import slide_name
+from pathzoo.wsi.object_crops import crop_corners
 from pathzoo.wsi.outputs import atomic_folder, write_csv
 from pathzoo.wsi.slide import Slide
 from pathzoo.wsi.tiling import TileGrid, tile_grid
@@ -33,6 +34,9 @@ class TileReport:
     #: Touched by an annotation, but no class covers enough, or two do.
     ambiguous: int = 0
     unreadable: int = 0
+    #: Of tiles around objects: objects in the place of another one, and objects that are larger than their tile.
+    twice: int = 0
+    larger: int = 0
     slides_without_patient: list[str] = field(default_factory=list)
     #: Annotated areas by class name that were not asked for; "(no class)" for unclassified ones.
     ignored_areas: Counter[str] = field(default_factory=Counter)
@@ -44,6 +48,10 @@ class TileReport:
         lines.append(f"left out as ambiguous: {self.ambiguous}")
         if self.unreadable:
             lines.append(f"left out as unreadable: {self.unreadable}")
+        if self.twice:
+            lines.append(f"drawn twice, one tile for both: {self.twice}")
+        if self.larger:
+            lines.append(f"warning: larger than their tile, of which they show the middle: {self.larger}")
         lines += [f"annotated areas ignored, class {name!r}: {n}" for name, n in self.ignored_areas.items()]
         return [*lines, *patients_unknown(self.slides_without_patient)]
 
@@ -76,6 +84,29 @@ def label_tiles(grid: TileGrid, areas: Sequence[Area], classes: Sequence[str], m
     return labels.astype(np.int64)
 
 
+def label_objects(
+    areas: Sequence[Area], classes: Sequence[str], tile: int, downsample: float
+) -> tuple[dict[tuple[int, int], int], int]:
+    """Puts a tile around each area, with the middle of the area's box in its own, as `pathzoo predict --classify` does.
+
+    Args:
+        areas: Geometry in level-0 pixels and class.
+        classes: The classes that label, in the order of their numbers; other areas get no tile.
+        tile: Side of a tile in pixels.
+        downsample: Level-0 pixels per pixel of a tile.
+
+    Returns:
+        Class number by level-0 corner (x, y), `AMBIGUOUS` where areas of two classes have the same corner; and how many
+        areas are larger than their tile.
+    """
+    kept = [(area, classes.index(name)) for area, name in areas if name in classes]
+    boxes = np.array([area.bounds for area, _ in kept], np.float64).reshape(-1, 4)
+    found: dict[tuple[int, int], int] = {}
+    for (x, y), (_, label) in zip(crop_corners(boxes, (tile, tile), downsample).tolist(), kept, strict=True):
+        found[x, y] = label if found.get((x, y), label) == label else AMBIGUOUS
+    return found, int(((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > tile * downsample).sum())
+
+
 def cut_annotated_tiles(
     slides: Sequence[AnnotatedSlide],
     out: Path,
@@ -85,6 +116,7 @@ def cut_annotated_tiles(
     classes: Sequence[str] | None = None,
     overlap: float = 0.0,
     min_cover: float = 0.5,
+    around_objects: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> TileReport:
     """Writes `out/<slide's name>/x<X>_y<Y>.png` and `out/tiles.csv`, whole or not at all.
@@ -100,6 +132,8 @@ def cut_annotated_tiles(
         classes: Class names that label tiles; None takes all that occur, sorted.
         overlap: Part of a tile that its neighbour covers too.
         min_cover: Part of a tile that its class must cover.
+        around_objects: One tile around each area, in place of those of a grid: what a classifier of single objects is
+            trained on. `overlap` and `min_cover` mean nothing then.
         progress: Called with a line of text after each slide.
 
     Returns:
@@ -109,62 +143,86 @@ def cut_annotated_tiles(
         SlideError: Unreadable slide or resolution that does not fit, `out` exists, two slides of one name.
         DataError: Unreadable annotations, bad arguments, or not one tile to write.
     """
-    _check(slides, tile, mpp, overlap, min_cover)
-    report = TileReport()
     classes = sorted(_all_classes(slides)) if classes is None else list(classes)
+    rules = _Rules(tile, mpp, classes, overlap, min_cover, around_objects)
+    _check(slides, rules)
+    report = TileReport()
     report.tiles = Counter(dict.fromkeys(classes, 0))
     rows: list[list[object]] = []
     with atomic_folder(out) as folder:
         for source in slides:
             before = sum(report.tiles.values())
-            rows += _cut_slide(source, folder, tile, mpp, classes, overlap, min_cover, report)
+            rows += _cut_slide(source, folder, rules, report)
             report.slides += 1
             if progress is not None:
                 progress(f"{source.slide.name}: {sum(report.tiles.values()) - before} tiles")
         if not rows:
-            raise DataError(
-                f"{out}: no tile was cut: no area of class {', '.join(classes) or '(none found)'} covers "
-                f"{min_cover:.0%} of a tile; check --classes, --min-cover and the annotations' classes"
-            )
+            raise _nothing(out, rules)
         write_csv(folder / "tiles.csv", HEADER, rows)
     return report
 
 
-def _cut_slide(
-    source: AnnotatedSlide,
-    folder: Path,
-    tile: int,
-    mpp: float,
-    classes: Sequence[str],
-    overlap: float,
-    min_cover: float,
-    report: TileReport,
-) -> list[list[object]]:
+@dataclass(frozen=True)
+class _Rules:
+    tile: int
+    mpp: float
+    classes: list[str]
+    overlap: float
+    min_cover: float
+    around_objects: bool
+
+
+def _cut_slide(source: AnnotatedSlide, folder: Path, rules: _Rules, report: TileReport) -> list[list[object]]:
     rows: list[list[object]] = []
+    name, tile = slide_name(source.slide), rules.tile
     with Slide(source.slide, mpp=source.mpp) as slide:
-        target = slide.resolve_mpp(mpp)
-        assert slide.mpp is not None
+        target = slide.resolve_mpp(rules.mpp)
         areas = read_areas(source.annotations, slide.bounds[:2]) if source.annotations else []
-        report.ignored_areas.update(name or "(no class)" for _, name in areas if name not in classes)
+        report.ignored_areas.update(label or "(no class)" for _, label in areas if label not in rules.classes)
         if source.patient is None:
-            report.slides_without_patient.append(slide_name(source.slide))
-        grid = tile_grid(slide.bounds, (tile, tile), target / slide.mpp, overlap)
-        labels = label_tiles(grid, areas, classes, min_cover)
-        report.ambiguous += int((labels == AMBIGUOUS).sum())
-        (folder / slide_name(source.slide)).mkdir()
-        for number in np.flatnonzero(labels >= 0):
-            x, y = (int(v) for v in grid.corners[number])
+            report.slides_without_patient.append(name)
+        (folder / name).mkdir()
+        for (x, y), label in _labels(slide, areas, target, rules, report).items():
             try:
                 pixels = slide.read(x, y, tile, tile, target)
             except SlideError:
                 report.unreadable += 1
                 continue
-            path = f"{slide_name(source.slide)}/x{x}_y{y}.png"
+            path = f"{name}/x{x}_y{y}.png"
             Image.fromarray(pixels).save(folder / path)
-            name = classes[labels[number]]
-            report.tiles[name] += 1
-            rows.append([path, name, source.patient or "", slide_name(source.slide), f"{target:.6g}", x, y])
+            report.tiles[rules.classes[label]] += 1
+            rows.append([path, rules.classes[label], source.patient or "", name, f"{target:.6g}", x, y])
     return rows
+
+
+def _labels(
+    slide: Slide, areas: Sequence[Area], mpp: float, rules: _Rules, report: TileReport
+) -> dict[tuple[int, int], int]:
+    """Class number of each tile that has one, by its level-0 corner."""
+    assert slide.mpp is not None
+    downsample = mpp / slide.mpp
+    if rules.around_objects:
+        found, larger = label_objects(areas, rules.classes, rules.tile, downsample)
+        report.twice += sum(name in rules.classes for _, name in areas) - len(found)
+        report.larger += larger
+    else:
+        grid = tile_grid(slide.bounds, (rules.tile, rules.tile), downsample, rules.overlap)
+        labels = label_tiles(grid, areas, rules.classes, rules.min_cover)
+        found = {(x, y): label for (x, y), label in zip(grid.corners.tolist(), labels.tolist(), strict=True)}
+    report.ambiguous += sum(label == AMBIGUOUS for label in found.values())
+    return {corner: label for corner, label in found.items() if label >= 0}
+
+
+def _nothing(out: Path, rules: _Rules) -> DataError:
+    named = ", ".join(rules.classes) or "(none found)"
+    if rules.around_objects:
+        return DataError(
+            f"{out}: no tile was cut: there is no area of class {named}; check --classes and the annotations"
+        )
+    return DataError(
+        f"{out}: no tile was cut: no area of class {named} covers {rules.min_cover:.0%} of a tile; check --classes, "
+        "--min-cover and the annotations' classes"
+    )
 
 
 def _all_classes(slides: Sequence[AnnotatedSlide]) -> set[str]:
@@ -172,13 +230,15 @@ def _all_classes(slides: Sequence[AnnotatedSlide]) -> set[str]:
     return {name for file in files for _, name in read_areas(file) if name is not None}
 
 
-def _check(slides: Sequence[AnnotatedSlide], tile: int, mpp: float, overlap: float, min_cover: float) -> None:
+def _check(slides: Sequence[AnnotatedSlide], rules: _Rules) -> None:
     refuse_same_names(slides)
     if not slides:
         raise DataError("no slide with annotations was given; they are found by name: SLIDE.geojson or SLIDE.xml")
-    if tile < 1 or mpp <= 0:
-        raise DataError(f"tile is {tile} px and mpp {mpp}; both must be above 0")
-    if not 0 <= overlap < 1:
-        raise DataError(f"overlap is {overlap}; it must be at least 0 and below 1")
-    if not 0 < min_cover <= 1:
-        raise DataError(f"min-cover is {min_cover}; it must be above 0 and at most 1")
+    if rules.tile < 1 or rules.mpp <= 0:
+        raise DataError(f"tile is {rules.tile} px and mpp {rules.mpp}; both must be above 0")
+    if not 0 <= rules.overlap < 1:
+        raise DataError(f"overlap is {rules.overlap}; it must be at least 0 and below 1")
+    if rules.overlap and rules.around_objects:
+        raise DataError(f"overlap is {rules.overlap}; tiles around objects lie where those are: leave --overlap out")
+    if not 0 < rules.min_cover <= 1:
+        raise DataError(f"min-cover is {rules.min_cover}; it must be above 0 and at most 1")

@@ -257,7 +257,10 @@ def _outcome(
     if grading is None or grades is None:
         return Outcome(counts, "objects", tuple(skipped), record=record)
     return Outcome(
-        *(counts, "objects", tuple(skipped), tuple(grade_notes(grading, grades))),
+        counts,
+        "objects",
+        tuple(skipped),
+        tuple(grade_notes(grading, grades)),
         lost=lost_crops(job, grading, objects, grades),
         grades=by_class(objects, classes, grades),
         record=record | grade_record(objects, classes, grading, grades),

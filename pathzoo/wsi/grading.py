@@ -145,11 +145,8 @@ def label_objects(objects: Float64, classes: Sequence[str], grades: Grades | Non
     which = objects[:, 5].astype(np.int64)
     if grades is None:
         return Labels(tuple(classes), which, class_colors(classes))
-    derived, best, n = (
-        [f"{name}: {grade}" for name in classes for grade in grades.classes],
-        grades.best,
-        len(grades.classes),
-    )
+    derived = [f"{name}: {grade}" for name in classes for grade in grades.classes]
+    best, n = grades.best, len(grades.classes)
     bare = np.unique(which[best < 0])  # classes of which some were not classified
     numbers = np.where(best < 0, len(derived) + np.searchsorted(bare, which), which * n + best)
     names = (*derived, *(classes[i] for i in bare.tolist()))

@@ -142,15 +142,22 @@ def _predict(
         grading_mpp = None if classifier is None else working_mpp(slide, classifier)
         look = take_overview(slide, options.tissue, isolate=options.isolate, timeout=options.timeout)
         grid = lay_grid(slide, predictor, target, options, look.tissue)
-        called = title or slide.path.name
-        picture, settings = look.thumbnail, options.settings
         stain, grading = fit_stain(slide, look, target, predictor, options), None
         if classifier is not None and grading_mpp is not None:
             own = fit_stain(slide, look, grading_mpp, classifier, options)
             grading = Grading(classifier, grading_mpp, own)
         reading = {name: getattr(options, name) for name in ("batch_size", "num_workers", "isolate", "timeout")}
         job = SlideJob(
-            *(slide, grid, target, predictor, look.tissue, picture, folder, called, progress, settings),
+            slide,
+            grid,
+            target,
+            predictor,
+            tissue=look.tissue,
+            thumbnail=look.thumbnail,
+            folder=folder,
+            title=title or slide.path.name,
+            progress=progress,
+            settings=options.settings,
             grading=grading,
             reading=reading,
         )
@@ -235,7 +242,11 @@ def _summary(
     if outcome.skipped:
         notes.append(f"{len(outcome.skipped)} of {len(job.grid)} tiles could not be decoded, or not wholly")
     return SlideResult(
-        *(job.title, folder, len(job.grid), outcome.counts, outcome.unit),
+        job.title,
+        folder,
+        len(job.grid),
+        outcome.counts,
+        outcome.unit,
         skipped=(*outcome.skipped, *outcome.lost),
         notes=tuple(notes),
         grades={name: dict(counts) for name, counts in outcome.grades.items()},

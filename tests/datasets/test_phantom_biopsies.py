@@ -79,6 +79,14 @@ def test_the_seed_decides(cohort, tmp_path):
     assert not np.array_equal(first, other)
 
 
+def test_the_look_may_be_the_class(cohort, tmp_path):
+    write_biopsies(tmp_path, 3, 1, 1, SIZE, MPP, class_is_look=True)
+    name = "annotations/B001-1.geojson"
+    looks, plain = (json.loads((root / name).read_text())["features"] for root in (tmp_path, cohort))
+    assert [one["properties"]["classification"]["name"] for one in looks] == [o["properties"]["name"] for o in plain]
+    assert [one["geometry"] for one in looks] == [one["geometry"] for one in plain]
+
+
 def test_all_looks_occur_and_look_different():
     canvas = Canvas(np.random.default_rng(0), (1400, 1200), 2.0, 1.0, 0.5)
     canvas.restrict(None)

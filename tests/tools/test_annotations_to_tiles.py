@@ -121,6 +121,38 @@ def test_coarser_tiles_and_overlap(lab):
     assert Image.open(lab / "out" / table(lab)[0]["path"]).size == (50, 50)
 
 
+def test_one_tile_around_each_object(lab, capsys):
+    geojson(
+        lab / "qupath" / "a.geojson",
+        [
+            (shapely.Point(200, 150).buffer(31), "benign"),  # its box is 169..231, 119..181
+            (shapely.box(300, 200, 341, 241), "malignant"),  # the middle lies at 320.5, 220.5
+            (shapely.box(10, 300, 30, 320), "malignant"),  # 30 of its tile's 100 columns lie left of the slide
+            (shapely.box(290, 190, 351, 251), "malignant"),  # in the place of the second
+            (shapely.box(500, 100, 620, 110), "benign"),  # longer than a tile
+            (shapely.box(400, 400, 420, 420), "benign"),
+            (shapely.box(405, 405, 415, 415), "malignant"),  # of another class in the same place
+            (shapely.box(0, 0, 9, 9), "Necrosis"),
+        ],
+    )
+    (lab / "qupath" / "b.geojson").unlink()
+    assert run(lab, "--around-objects", "--classes", "benign", "malignant") == 0
+    found = {(int(row["x"]), int(row["y"])): row["label"] for row in table(lab)}
+    assert found == {(150, 100): "benign", (271, 171): "malignant", (-30, 260): "malignant", (510, 55): "benign"}
+    whole = np.pad(picture(seed=1), ((0, 0), (30, 0), (0, 0)), constant_values=255)
+    for row in table(lab):
+        x, y = int(row["x"]), int(row["y"])
+        assert np.array_equal(np.asarray(Image.open(lab / "out" / row["path"])), whole[y : y + 100, x + 30 : x + 130])
+    printed = capsys.readouterr().out
+    for line in ("ambiguous: 1", "one tile for both: 2", "they show the middle: 1", "'Necrosis': 1"):
+        assert line in printed
+
+
+def test_tiles_around_objects_do_not_overlap_by_choice(lab, capsys):
+    assert_refused(lab, capsys, "leave --overlap out", "--around-objects", "--overlap", "0.5")
+    assert_refused(lab, capsys, "there is no area of class Tumor", "--around-objects", "--classes", "Tumor")
+
+
 def test_labels_against_a_count_of_pixels():
     rng = np.random.default_rng(5)
     boxes = [shapely.box(x, y, x + w, y + h) for x, y, w, h in rng.integers(5, 90, (9, 4))]

@@ -12,6 +12,7 @@ from wsi.graded_slides import DISCS, Discs, Middles, draw_discs, record_of, rows
 
 from pathzoo.errors import SlideError
 from pathzoo.evaluation.predicted_slides import read_predicted_slides
+from pathzoo.wsi.annotated_tiles import AnnotatedSlide, cut_annotated_tiles
 from pathzoo.wsi.grading import Grades, check_classifier, crop_name, label_objects
 from pathzoo.wsi.run import finished_result, predict_slide
 from pathzoo.wsi.run_options import RunOptions
@@ -59,6 +60,20 @@ def test_crops_at_another_resolution_and_over_the_edge_are_what_the_slide_gives(
             # Of the disc at (24, 360) a quarter of the crop lies left of the slide.
             assert (crop[:, :8] == 255).all() == (float(row["x0"]) < 10)
     assert record_of(result.folder)["classifier"]["read_mpp"] == 1.0
+
+
+def test_a_grader_is_trained_on_crops_as_it_is_given_them(make_slide, tmp_path):
+    path = make_slide(draw_discs(), mpp=0.4)
+    result = run(path, tmp_path, Middles(40, 1.0))
+    source = AnnotatedSlide(path, result.folder / "prediction.geojson")  # as graded in QuPath and exported
+    cut_annotated_tiles([source], tmp_path / "cut", tile=40, mpp=1.0, around_objects=True)
+    given = [np.asarray(Image.open(file)) for file in (result.folder / "crops").iterdir()]
+    graded = {row["grade"]: [] for row in rows_of(result.folder / "detections.csv")}
+    for row in rows_of(tmp_path / "cut" / "tiles.csv"):
+        pixels = np.asarray(Image.open(tmp_path / "cut" / row["path"]))
+        assert any(np.array_equal(pixels, crop) for crop in given)
+        graded[row["label"].removeprefix("disc: ")].append(row)
+    assert {name: len(rows) for name, rows in graded.items()} == result.grades["disc"]
 
 
 def test_files_agree_and_qupath_and_the_evaluation_read_them(make_slide, tmp_path):

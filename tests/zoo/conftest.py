@@ -85,3 +85,9 @@ def reseal():
         path.write_text(render(content), encoding="utf-8")
 
     return change
+
+
+@pytest.fixture
+def run(run_folder, tmp_path) -> Path:
+    """A copy of the run folder, to be changed."""
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))

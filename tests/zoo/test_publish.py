@@ -1,46 +1,19 @@
 """From a run to a folder: the same probabilities, all that is known, nothing that identifies, all or nothing."""
 
 import hashlib
-import hmac
 import json
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from publishing import edit, publish, refused
 from tiny_model import CARD, MODEL, tiles
 
 from pathzoo.errors import CheckpointError, ZooError
 from pathzoo.zoo.load import get_model
-from pathzoo.zoo.publish import publish_model
 from pathzoo.zoo.verify import verify_model
-
-
-@pytest.fixture
-def run(run_folder, tmp_path) -> Path:
-    """A copy of the run folder, to be changed."""
-    return Path(shutil.copytree(run_folder, tmp_path / "run"))
-
-
-def edit(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def publish(run, out, **options):
-    options = {"name": "tiny", "version": "1.0.0", "card": CARD} | options
-    return publish_model(run / "epoch_5.pth", out=out, **options)
-
-
-def refused(run, out, match, **options):
-    with pytest.raises(ZooError, match=match) as caught:
-        publish(run, out, **options)
-    assert "\n" not in str(caught.value)
-    assert not out.exists() or not [path for path in out.rglob("*") if path.is_file()], "something was left behind"
 
 
 def expected_probs(network, pictures):
@@ -135,61 +108,6 @@ def test_a_version_is_never_overwritten(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("Trained on patient 22549.", "a patient id"),
-        ("Trained on patient 9146.", "a patient id"),
-        ("Trained on p-0007.", "a patient id"),
-        ("See smith-john.", "a file name"),
-        ("See slide_0815x.", "an id in a folder's name"),
-        ("See SOB_M_DC-14-9146-40-002.png.", "BreakHis"),
-        ("Holds " + "b" * 64, "an image's digest"),
-        (f"In {Path.home()}/x/y.", "an absolute path"),
-    ],
-)
-def test_identifiers_in_the_card_text(run, tmp_path, text, kind):
-    refused(run, tmp_path / "out", kind, card=CARD | {"limits": text})
-
-
-def test_short_ids_count_only_as_whole_values(run, tmp_path):
-    refused(run, tmp_path / "a", "a patient id, '7', in stain", card=CARD | {"stain": "7"})
-    assert publish(run, tmp_path / "b", card=CARD | {"limits": "7 of 10 images were blurred."})
-
-
-def test_counts_that_equal_an_id_are_no_leak(run, tmp_path):
-    edit(run / "train_run.json", lambda content: content["data"]["counts"]["train"].update(images=22549))
-    assert publish(run, tmp_path / "out")
-
-
-def test_user_and_host(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("getpass.getuser", lambda: "jdoe42")
-    monkeypatch.setattr(socket, "gethostname", lambda: "gpu17.lab.example")
-    refused(run, tmp_path / "a", "the user's name", card=CARD | {"limits": "Ask jdoe42."})
-    refused(run, tmp_path / "b", "the host's name", card=CARD | {"limits": "Ran on gpu17."})
-
-
-def test_the_work_folder(run, tmp_path):
-    refused(run, tmp_path / "out", "an absolute path", card=CARD | {"limits": f"In {run}."})
-
-
-def test_without_the_split_nothing_is_published(run, tmp_path):
-    (run / "splits.json").unlink()
-    refused(run, tmp_path / "out", r"splits\.json: no such file")
-
-
-def test_keyed_hashes_of_patients(run, tmp_path):
-    key = b"0123456789abcdef0123456789abcdef"
-    (tmp_path / "key").write_bytes(key + b"\n")
-    folder = publish(run, tmp_path / "out", hash_key=tmp_path / "key")
-    hashes = json.loads((folder / "model.json").read_text())["training"]["patient_hashes"]
-    assert hashes["val"] == [hmac.new(key, b"9146", hashlib.sha256).hexdigest()]
-    assert len(hashes["train"]) == 3  # the group of unknown patients is no patient
-    assert key not in b"".join(path.read_bytes() for path in folder.iterdir())
-    (tmp_path / "short").write_bytes(b"secret")
-    refused(run, tmp_path / "b", "can be guessed", hash_key=tmp_path / "short")
-
-
-@pytest.mark.parametrize(
     ("options", "match"),
     [
         ({"name": "../evil"}, "name"),
@@ -274,37 +192,6 @@ def test_the_tool(run, tmp_path):
     assert again.returncode == 2
     assert again.stderr.strip().splitlines()[-1].startswith("publish_model.py: ")
     assert "Traceback" not in again.stderr
-
-
-@pytest.mark.parametrize("measured", ["best_accuracy_epoch_4.pth", 4])
-def test_figures_of_another_checkpoint(run, tmp_path, measured):
-    edit(run / "metrics.json", lambda content: content.update(checkpoint=measured))
-    refused(run, tmp_path / "a", rf"was measured on {measured}, not epoch_5\.pth; test this checkpoint first")
-    assert publish(run, tmp_path / "b", metrics=run / "metrics.json")  # named by the user
-
-
-def test_figures_of_this_checkpoint(run, tmp_path):
-    edit(run / "metrics.json", lambda content: content.update(checkpoint="epoch_5.pth"))
-    manifest = json.loads((publish(run, tmp_path / "out") / "model.json").read_text())
-    assert manifest["metrics"][0]["rows"][0]["value"] == 0.75
-
-
-def test_a_threshold_is_of_detectors_alone(run, tmp_path):
-    refused(run, tmp_path / "out", "score_threshold 0.3 means nothing to class", card=CARD | {"score_threshold": 0.3})
-
-
-def test_several_evaluations_with_their_curves(run, tmp_path):
-    point = {"threshold": 0.5, "precision": 0.9, "recall": 0.8, "f1": 0.847, "false_positives": 2.0}
-    row = {"metric": "froc", "level": "slide", "n": 6, "value": 0.7, "low": None, "high": None}
-    slides = {"dataset": "unseen slides", "subset": "all", "split": None, "rows": [row], "curve": [point]}
-    (tmp_path / "slides.json").write_text(json.dumps(slides))
-    folder = publish(run, tmp_path / "out", metrics=[run / "metrics.json", tmp_path / "slides.json"])
-    own, other = json.loads((folder / "model.json").read_text())["metrics"]
-    assert (own["rows"][0]["value"], own["curve"]) == (0.75, [])
-    assert (other["dataset"], other["split"], other["curve"]) == ("unseen slides", None, [point])
-    assert "| 0.5000 | 0.900 | 0.800 | 0.847 | 2.00 |" in (folder / "README.md").read_text()
-    edit(tmp_path / "slides.json", lambda content: content["curve"][0].update(recall=1.2))
-    refused(run, tmp_path / "bad", r"metrics\.0\.curve\.0\.recall", metrics=tmp_path / "slides.json")
 
 
 @pytest.mark.parametrize("status", ["running", "failed", None])

@@ -6,6 +6,9 @@
 writes tiles/<slide>/*.png and tiles/tiles.csv (path, label, patient, slide, mpp, x, y), which `TileClassification`
 reads. A slide's annotations are the file of the same name that ends in .geojson or .json, as QuPath exports them, or in
 .xml, as ImageScope does.
+
+With --around-objects there is one tile around each annotated area, labelled by its class: what a classifier is trained
+on that grades single objects (`pathzoo predict --classify`, whose crops are cut in the same way).
 """
 
 import argparse
@@ -33,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             classes=args.classes,
             overlap=args.overlap,
             min_cover=args.min_cover,
+            around_objects=args.around_objects,
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except PathzooError as error:
@@ -53,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-cover", type=float, default=0.5, help="part of a tile its class must cover (default: %(default)s)"
     )
+    parser.add_argument("--around-objects", action="store_true", help="one tile around each area, not those of a grid")
     parser.add_argument("--classes", nargs="+", help="classes that label tiles (default: all that occur)")
     parser.add_argument("--patients", type=Path, help="CSV: slide, patient; without it patients are unknown")
     parser.add_argument("--mpp-csv", type=Path, help="CSV: slide, mpp; for slides that do not state their resolution")

@@ -38,6 +38,7 @@ from pathzoo.fileio import canonical_json, sha256_bytes
 from pathzoo.registry import DATASETS
 from pathzoo.wsi.annotated_boxes import write_box_tiles
 from pathzoo.wsi.box_rules import BoxRules
+from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.slide_objects import find_object_sources
 from pathzoo.zoo.publish import publish_model
 from studies.glomerulus_table import table
@@ -224,7 +225,7 @@ def _dataset(file: str, options: dict[str, Any], part: str) -> Any:
 def _predicted(model: Path, out: Path, dataset: Any, root: Path, tiles: Path) -> DetectionSet:
     """What the model finds on the slides of a subset, and what is there."""
     names = {dataset.get_data_info(index)["slide"] for index in range(len(dataset))}
-    paths = {source.slide.stem: source.slide for source in _sources(root)}
+    paths = {slide_name(source.slide): source.slide for source in _sources(root)}
     result = predict([paths[name] for name in sorted(names)], model, out)
     if result.failed:
         raise DataError(f"{result.failed[0][0]}: {result.failed[0][1]}")

@@ -36,6 +36,7 @@ def write_biopsies(
     size: tuple[int, int] = (2048, 1536),
     mpp: float = 1.0,
     *,
+    class_is_look: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draws a cohort as tools/dataset_converters/annotations_to_boxes.py reads it: slides/, annotations/, patients.csv.
@@ -52,6 +53,7 @@ def write_biopsies(
         slides_per_patient: slides of each.
         size: (width, height) of a slide in pixels, at least 500 um each way.
         mpp: microns per pixel.
+        class_is_look: the annotations' class is the look in place of "glomerulus", as a grader needs it.
         progress: called with (slides drawn, slides in all).
 
     Returns:
@@ -72,7 +74,7 @@ def write_biopsies(
             name, own = f"B{number + 1:03d}-{place + 1}", [seed, 22, number, place]
             picture, glomeruli = draw_biopsy(own, size, mpp, stain=vary_stain(stain, np.random.default_rng([*own, 1])))
             write_pyramid(root / "slides" / f"{name}.tif", picture, mpp, 88)
-            write_json(root / "annotations" / f"{name}.geojson", _geojson(glomeruli, mpp, own))
+            write_json(root / "annotations" / f"{name}.geojson", _geojson(glomeruli, mpp, own, class_is_look))
             rows.append([name, f"B{number + 1:03d}"])
             if progress:
                 progress(len(rows), total)
@@ -137,7 +139,7 @@ def _cores(rng: np.random.Generator, size: tuple[int, int], mpp: float) -> np.nd
     return edge if across else np.ascontiguousarray(edge.T)
 
 
-def _geojson(glomeruli: list[Glomerulus], mpp: float, seed: list[int]) -> dict:
+def _geojson(glomeruli: list[Glomerulus], mpp: float, seed: list[int], class_is_look: bool) -> dict:
     rng = np.random.default_rng([*seed, 2])
     features = []
     for glomerulus in glomeruli:
@@ -149,7 +151,7 @@ def _geojson(glomeruli: list[Glomerulus], mpp: float, seed: list[int]) -> dict:
             "properties": {
                 "objectType": "annotation",
                 "name": glomerulus.look,
-                "classification": {"name": CLASS, "color": list(_COLOR)},
+                "classification": {"name": glomerulus.look if class_is_look else CLASS, "color": list(_COLOR)},
             },
         }
         features.append(feature)
