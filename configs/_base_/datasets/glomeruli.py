@@ -60,7 +60,7 @@ _loader = dict(num_workers=4, persistent_workers=True, pin_memory=True, collate_
 train_dataloader = dict(
     **_loader,
     batch_size=8,
-    sampler=dict(type=SeededSampler, shuffle=True),
+    sampler=dict(type=SeededSampler, shuffle=True, samples_per_epoch=None),
     dataset=dict(**_dataset, subset="train", background_rate=0.25, seed=0, pipeline=_train_pipeline),
 )
 val_dataloader = dict(
@@ -86,6 +86,7 @@ parameters = dict(
     split_seed=[f"{_set}.split.seed" for _set in _sets],
     on_bad_image=[f"{_set}.on_bad_image" for _set in _sets],
     on_bad_box=[f"{_set}.on_bad_box" for _set in _sets],
+    samples_per_epoch=["train_dataloader.sampler.samples_per_epoch"],
     background_rate=["train_dataloader.dataset.background_rate"],
     target_recall=["val_evaluator.target_recall", "test_evaluator.target_recall"],
     seed=["randomness.seed", "train_dataloader.dataset.seed"],
