@@ -1,9 +1,9 @@
 """Glomeruli by YOLOv5 N from scratch, for two cores: tiles of 448 px at 2 um per pixel.
 
 Jung et al., "Glomerular Detection for Diagnosis of Lupus Nephritis using Deep Learning", trains L and XL from
-pretrained weights on tiles of 1600 x 1200 px; it names no rates and no augmentation. Rate, momentum, clipping and
+pretrained weights on tiles of 1600 x 1200 px; it names no rates and no augmentation. Momentum, clipping and
 mosaic are those that release 7.0 is documented with. A step takes 8 tiles, where the release gathers 64: there are few.
-Decay and average are chosen: 5e-4 at each of these steps is eight times the release's decay of a tile.
+Rate, decay and average are chosen: 0.03 and 5e-4 at each of these steps, three and eight times the release's of a tile.
 
 Command: python tools/train.py configs/glomerulus_yolov5/yolov5n_1xb8_40e_glomeruli_small.py
 Result: README.md here.
