@@ -68,6 +68,8 @@ CLASSES = ("glomerulus",)
 #: 12 patients train, 4 validate, 8 test: a slide each, of about 20 glomeruli.
 _PHANTOM: dict[str, Any] = {"patients": 24, "slides_per_patient": 1, "size": (2048, 1536), "mpp": 1.0}
 _SMOKE_PHANTOM = {"patients": 6, "size": (1024, 900)}
+#: Tiles of an epoch at the small scale, so that all seeds take equally many steps: about twice what there are.
+_EPOCH = 224
 #: The same field at the resolution of the study's models.
 _PAPER_PHANTOM = {"size": (4096, 3072), "mpp": 0.5}
 _PHANTOM_SPLIT = {"scheme": "patient_ratio", "ratios": {"train": 1 / 2, "val": 1 / 6, "test": 1 / 3}}
@@ -173,6 +175,8 @@ def _options(arguments: Namespace) -> dict[str, Any]:
     given = parse_options(arguments.cfg_options)
     if arguments.data_root == "phantom":
         given = {"split": _PHANTOM_SPLIT} | given
+        if arguments.scale == "small":
+            given = {"samples_per_epoch": _EPOCH} | given
     if isinstance(given.get("split"), dict):
         given["split"] = {"seed": 0} | given["split"]
     if arguments.scale == "smoke":
