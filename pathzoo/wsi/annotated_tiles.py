@@ -84,7 +84,7 @@ def label_tiles(grid: TileGrid, areas: Sequence[Area], classes: Sequence[str], m
     return labels.astype(np.int64)
 
 
-def label_objects(
+def tiles_around(
     areas: Sequence[Area], classes: Sequence[str], tile: int, downsample: float
 ) -> tuple[dict[tuple[int, int], int], int]:
     """Puts a tile around each area, with the middle of the area's box in its own, as `pathzoo predict --classify` does.
@@ -202,7 +202,7 @@ def _labels(
     assert slide.mpp is not None
     downsample = mpp / slide.mpp
     if rules.around_objects:
-        found, larger = label_objects(areas, rules.classes, rules.tile, downsample)
+        found, larger = tiles_around(areas, rules.classes, rules.tile, downsample)
         report.twice += sum(name in rules.classes for _, name in areas) - len(found)
         report.larger += larger
     else:
