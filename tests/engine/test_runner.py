@@ -16,7 +16,7 @@ from tiny_run import CONFIG, as_words, tiny_options
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
 from pathzoo.engine.checkpoint import load_checkpoint_safely
-from pathzoo.engine.hooks.preemption import EXIT_PREEMPTED
+from pathzoo.engine.hooks.preemption import EXIT_PREEMPTED, PreemptionHook
 from pathzoo.errors import CheckpointError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -206,3 +206,22 @@ def test_preempted_run_ends_with_75_and_goes_on_by_resume(cohort, tmp_path, numb
     reached = max(int(path.stem.split("_")[1]) for path in tmp_path.glob("epoch_*.pth"))
     train(CONFIG, tmp_path, options=tiny_options(cohort, epochs=reached + 1), resume=True)
     assert load_checkpoint_safely(tmp_path / f"epoch_{reached + 1}.pth")["meta"]["iter"] == 3 * (reached + 1)
+
+
+def test_workers_that_end_after_the_signal_interrupt_nothing():
+    """PyTorch's loader raises an error from SIGCHLD at whatever line is being run, once for each worker."""
+
+    def as_the_loader_does(number, frame):
+        raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
+
+    previous = signal.signal(signal.SIGCHLD, as_the_loader_does)
+    hook = PreemptionHook()
+    try:
+        hook.before_train(None)
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGTERM, signal.SIGCHLD):
+            signal.raise_signal(number)
+        hook.after_train(None)
+        assert signal.getsignal(signal.SIGCHLD) is as_the_loader_does
+    finally:
+        hook.after_train(None)
+        signal.signal(signal.SIGCHLD, previous)

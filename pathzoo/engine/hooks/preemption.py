@@ -18,7 +18,8 @@ class PreemptionHook(Hook):
 
     The work of the unfinished epoch is done again: checkpoints are taken between epochs, where a run can be resumed
     exactly. Batch systems may signal every process of a job; where that ends the loader's workers and with them the
-    iteration, the run exits with 75 all the same.
+    iteration, the run exits with 75 all the same: from the signal on, the end of a worker (SIGCHLD) no longer raises an
+    error at whatever line is being run, as PyTorch's loader has it, but is found when its next batch is waited for.
     """
 
     def __init__(self) -> None:
@@ -47,3 +48,4 @@ class PreemptionHook(Hook):
 
     def _note(self, number: int, frame: Any) -> None:
         self._asked = signal.Signals(number).name
+        self._previous.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
