@@ -115,6 +115,14 @@ def read_known_mask(path: str | os.PathLike, sha256: str) -> np.ndarray:
     return _values(read.picture)
 
 
+def as_palette(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """A label map, uint8 (H, W), as a palette picture: the indices are the labels, the rest of the palette is white."""
+    picture = Image.frombytes("P", (labels.shape[1], labels.shape[0]), np.ascontiguousarray(labels).tobytes())
+    colors = [*palette, *[(255, 255, 255)] * (256 - len(palette))]
+    picture.putpalette([int(value) for color in colors for value in color])
+    return picture
+
+
 def count_values(values: np.ndarray) -> np.ndarray:
     """Pixels by value, int64 (256,), of uint8 values of any shape."""
     flat, counts = values.reshape(-1), np.zeros(256, np.int64)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pathzoo.errors import DataError, LeakageError, SlideError
+from pathzoo.phantom_mark import keep_mark
 from pathzoo.wsi.annotation_sources import AnnotatedSlide, find_twins, refuse_same_names
 from pathzoo.wsi.box_documents import OBJECTS_HEADER, categories, object_rows, objects_of, told
 from pathzoo.wsi.box_report import BoxReport, ObjectFacts
@@ -101,6 +102,7 @@ def write_box_tiles(
         known = {"format": "pathzoo.objects", "version": 1, "classes": list(rules.classes)}
         _write_json(folder / "objects.json", {**known, "slides": slides})
         write_csv(folder / "objects.csv", OBJECTS_HEADER, object_rows(slides))
+        keep_mark(folder, [source.slide for source in sources])
     return report
 
 

@@ -10,6 +10,7 @@ import shapely
 
 from pathzoo.errors import DataError, SlideError
 from pathzoo.fileio import write_json
+from pathzoo.phantom_mark import keep_mark
 from pathzoo.wsi.annotation_sources import AnnotatedSlide, patients_unknown, refuse_same_names
 from pathzoo.wsi.annotations import read_areas
 from pathzoo.wsi.colors import class_colors
@@ -121,6 +122,7 @@ def cut_annotated_regions(
             )
         write_csv(folder / "regions.csv", HEADER, rows)
         write_json(folder / "classes.json", _classes(rules))
+        keep_mark(folder, [source.slide for source in sources])
     return report
 
 

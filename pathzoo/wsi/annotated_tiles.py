@@ -10,6 +10,7 @@ import shapely
 from PIL import Image
 
 from pathzoo.errors import DataError, SlideError
+from pathzoo.phantom_mark import keep_mark
 from pathzoo.wsi.annotation_sources import AnnotatedSlide, patients_unknown, refuse_same_names
 from pathzoo.wsi.annotations import Area, read_areas
 from pathzoo.wsi.names import slide_name
@@ -159,6 +160,7 @@ def cut_annotated_tiles(
         if not rows:
             raise _nothing(out, rules)
         write_csv(folder / "tiles.csv", HEADER, rows)
+        keep_mark(folder, [source.slide for source in slides])
     return report
 
 

@@ -56,7 +56,14 @@ class Embeddings:
     vectors: Float32
 
 
-Prediction: TypeAlias = ClassProbs | SegProbs | Boxes | Embeddings
+@dataclass
+class Pictures:
+    """values: (N, K, H, W) float32, drawn by a translator: Hounsfield units, or 0..255."""
+
+    values: Float32
+
+
+Prediction: TypeAlias = ClassProbs | SegProbs | Boxes | Embeddings | Pictures
 
 
 class Predictor(Protocol):
@@ -66,7 +73,7 @@ class Predictor(Protocol):
     version: str
     #: SHA-256 of what was loaded, as 64 hexadecimal digits, or an empty string for a rule without weights.
     digest: str
-    #: classification, segmentation, detection or representation.
+    #: classification, segmentation, detection, representation or translation.
     task: str
     classes: tuple[str, ...]
     input: InputSpec

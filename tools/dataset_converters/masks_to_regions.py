@@ -27,6 +27,7 @@ from PIL import Image
 from pathzoo.datasets.masks import parse_value_map
 from pathzoo.datasets.region_table import IGNORE, ClassList, default_palette, write_classes
 from pathzoo.errors import ConfigError, DataError, PathzooError
+from pathzoo.phantom_mark import keep_mark
 from pathzoo.wsi.outputs import atomic_folder
 
 _COLUMNS = ("image", "mask", "patient", "slide", "mpp")
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> str:
             write_classes(folder / "classes.json", ClassList(tuple(args.classes), palette))
             rows = [_convert(data, number, folder, args.to_mpp, palette) for number in range(len(data.regions))]
             _write_rows(folder / "regions.csv", rows)
+            keep_mark(folder, [region.image for region in data.regions])
     labelled, patients = sum(bool(row[1]) for row in rows), {row[2] for row in rows} - {""}
     unknown = sum(not row[2] for row in rows)
     text = f"{args.out}: {len(rows)} regions, {labelled} with a mask, of {len(patients)} known patients"

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pathzoo.datasets.file_search import any_phantom
 from pathzoo.errors import ConfigError, DataError, PathzooError
+from pathzoo.phantom_mark import any_phantom
 
 #: Pictures that are decoded ahead of the writing.
 _AHEAD, _THREADS = 8, 4
