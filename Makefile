@@ -10,6 +10,9 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # Hard links where the cache lies on the same disk, copies elsewhere, no complaint either way.
 export UV_LINK_MODE ?= $(shell [ "$$(stat -c %d $(HOME)/.cache 2>/dev/null)" = "$$(stat -c %d .)" ] && echo hardlink || echo copy)
 
+# Pix2Pix, without what the rest of mmagic depends on: see pathzoo/compat/mmagic.py.
+MMAGIC := mmagic==1.2.0
+
 # Processes that run the tests; a file's tests stay in one, since they share what is dear to make.
 TESTERS ?= 2
 
@@ -30,6 +33,8 @@ $(UV):
 $(STAMP): pyproject.toml constraints.txt overrides.txt | $(UV)
 	$(UV) pip install --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt \
 		$$( [ -d wheelhouse ] && echo --offline --no-index --find-links wheelhouse ) --editable '.[all,dev]'
+	$(UV) pip install --python $(BIN)/python --no-deps \
+		$$( [ -d wheelhouse ] && echo --offline --no-index --find-links wheelhouse ) $(MMAGIC)
 	@touch $@
 
 demo: $(STAMP) ## train, test, publish, verify, load and predict on a phantom cohort (4 minutes)

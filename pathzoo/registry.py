@@ -9,7 +9,8 @@ from mmengine.registry import Registry
 
 # Yields `data_info` dicts with img_path, patient, mpp and gt_label (pathzoo.datasets.tiles), img alone
 # (pathzoo.datasets.unlabelled), img and gt_seg_map (pathzoo.datasets.regions) or img and gt_bboxes
-# (pathzoo.datasets.detection_tiles); pictures are RGB uint8.
+# (pathzoo.datasets.detection_tiles), where pictures are RGB uint8; or img in HU, int16 (H, W), and gt_seg_map
+# (pathzoo.datasets.slices).
 DATASETS = Registry(
     "dataset",
     parent=root.DATASETS,
@@ -23,6 +24,7 @@ DATASETS = Registry(
         "pathzoo.datasets.unlabelled",
         "pathzoo.datasets.breast_tiles",
         "pathzoo.datasets.detection_tiles",
+        "pathzoo.datasets.slices",
     ],
 )
 # Takes and returns one results dict; `img` is RGB uint8 (H, W, 3).

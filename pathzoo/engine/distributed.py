@@ -30,6 +30,53 @@ class DistributedDataParallel(MMDistributedDataParallel):
         super().__init__(module=module, device_ids=None if on_cpu else device_ids, **kwargs)
 
 
+@MODEL_WRAPPERS.register_module()
+class AveragedGradients(nn.Module):
+    """Several processes for a model whose parts have optimizers of their own, as generator and discriminator do.
+
+    DDP wants one forward pass and one backward pass in turn; mmengine's separate wrapper gives each part its own DDP,
+    but mmagic's translators call the parts inside, past DDP, and then nothing is averaged. Here every gradient is
+    averaged over the processes as soon as its parameter has it, whichever way it came about. That needs every process
+    to take the same steps in the same order, and to reach the same parameters.
+
+    Args:
+        module: The model, already on its device; parameters and buffers become those of the first process.
+        broadcast_buffers, find_unused_parameters: mmengine gives them to every wrapper; nothing is unused here.
+    """
+
+    def __init__(
+        self, module: nn.Module, broadcast_buffers: bool = False, find_unused_parameters: bool = False
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._world = dist.get_world_size()
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+        for parameter in module.parameters():
+            parameter.register_post_accumulate_grad_hook(self._average)
+
+    def _average(self, parameter: torch.Tensor) -> None:
+        # What earlier batches left in an accumulating gradient is the same in all processes: its mean is itself.
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= self._world
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own."""
+        return self.module(*args, **kwargs)
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> Any:
+        """The model's own; its gradients are averaged on their way."""
+        return self.module.train_step(data, optim_wrapper=optim_wrapper)
+
+    def val_step(self, data: Any) -> Any:
+        """The model's own."""
+        return self.module.val_step(data)
+
+    def test_step(self, data: Any) -> Any:
+        """The model's own."""
+        return self.module.test_step(data)
+
+
 def init_gloo(launcher: str) -> None:
     """Joins the gloo process group that torchrun or srun describes, where there is no GPU; harmless when repeated.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathzoo.models.segmentors import ConsistencySegmentor
     from pathzoo.models.selfsup.rotation_pred import RotationHead, RotationPred
     from pathzoo.models.selfsup.simclr import NTXentHead, SimCLR
+    from pathzoo.models.translators import LabelToImage, PairPreprocessor, PatchDiscriminator, UnetGenerator
 
 __all__ = [
     "BatchedColourJitter",
@@ -30,13 +31,17 @@ __all__ = [
     "ColorThresholdSegmenter",
     "ConsistencySegmentor",
     "DiceLoss",
+    "LabelToImage",
     "NTXentHead",
+    "PairPreprocessor",
+    "PatchDiscriminator",
     "PixelCrossEntropy",
     "RotationHead",
     "RotationPred",
     "SimCLR",
     "TimmBackbone",
     "UNetHead",
+    "UnetGenerator",
     "YOLOv5Backbone",
     "YOLOv5Head",
     "YOLOv5PAFPN",
@@ -47,13 +52,19 @@ _OVER_HOSTS = {
     "BatchedColourJitter": "pathzoo.models.batched_colour",
     "BatchedViews": "pathzoo.models.data_preprocessors",
     "ConsistencySegmentor": "pathzoo.models.segmentors",
+    "LabelToImage": "pathzoo.models.translators",
     "NTXentHead": "pathzoo.models.selfsup.simclr",
+    "PairPreprocessor": "pathzoo.models.translators",
+    "PatchDiscriminator": "pathzoo.models.translators",
     "RotationHead": "pathzoo.models.selfsup.rotation_pred",
     "RotationPred": "pathzoo.models.selfsup.rotation_pred",
     "SimCLR": "pathzoo.models.selfsup.simclr",
     "UNetHead": "pathzoo.models.decode_heads",
+    "UnetGenerator": "pathzoo.models.translators",
     "YOLOv5Head": "pathzoo.models.dense_heads.yolov5_head",
 }
+#: What needs mmagic's parts.
+_OVER_MMAGIC = "pathzoo.models.translators"
 #: optional host -> the extra that brings it
 _EXTRAS = {"mmseg": "segmentation", "mmdet": "detection"}
 
@@ -64,6 +75,8 @@ def __getattr__(name: str) -> Any:
     from pathzoo import compat
 
     compat.install()  # hosts' models import mmcv's ops
+    if _OVER_HOSTS[name] == _OVER_MMAGIC:
+        importlib.import_module("pathzoo.compat.mmagic").install()
     try:
         return getattr(importlib.import_module(_OVER_HOSTS[name]), name)
     except ModuleNotFoundError as error:

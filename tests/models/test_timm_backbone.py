@@ -62,6 +62,22 @@ def test_weights_from_a_file_are_timms_own(tmp_path):
         assert torch.equal(value, reference.state_dict()[key])
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "efficientnet_lite0", "resnest14d", "legacy_xception"])
+def test_a_grey_picture_is_seen_as_three_equal_channels_were(name, tmp_path):
+    colour = TimmBackbone(name).eval()
+    save_file({k: v.contiguous() for k, v in colour.timm_model.state_dict().items()}, tmp_path / "w.safetensors")
+    grey = TimmBackbone(name, pretrained=str(tmp_path / "w.safetensors"), in_channels=1).eval()
+    grey.init_weights()
+    x = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(grey(x)[0], colour(x.expand(-1, 3, -1, -1))[0], atol=1e-3, rtol=1e-3)
+
+
+def test_other_numbers_of_channels_are_refused():
+    with pytest.raises(ConfigError, match="in_channels=4: give 3, or 1 for grey"):
+        TimmBackbone("resnet10t", in_channels=4)
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"w\.safetensors: does not fit timm's resnet10t, nothing was loaded: 0 "):

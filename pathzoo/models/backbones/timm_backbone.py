@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class TimmBackbone(BaseModule):
             ResNet 0 is the stem at stride 2, then 1, 2, 3, 4 at strides 4, 8, 16, 32. What comes after the last of
             them is left out of the network. None returns the last map alone.
         partial: Load what of `pretrained` fits and log what does not; by default all has to fit.
+        in_channels: 3, or 1 for grey pictures. Weights of the first convolution that were trained on three channels are
+            then added up over these, as timm does: the same answer as for three equal channels.
         init_cfg: mmengine's; leave it None.
 
     Attributes:
@@ -48,9 +51,9 @@ class TimmBackbone(BaseModule):
         channels: Channels of every map returned.
         strides: Pixels of the input per pixel of every map returned; empty without `out_indices`.
 
-    Shape: (N, 3, H, W) -> a tuple with one map (N, `num_features`, H / 32, W / 32 for the usual stride); with
-    `out_indices` one map (N, `channels[k]`, H / `strides[k]`, W / `strides[k]`) for each, rounded as timm's network
-    rounds (upwards, for ResNets).
+    Shape: (N, `in_channels`, H, W) -> a tuple with one map (N, `num_features`, H / 32, W / 32 for the usual stride);
+    with `out_indices` one map (N, `channels[k]`, H / `strides[k]`, W / `strides[k]`) for each, rounded as timm's
+    network rounds (upwards, for ResNets).
 
     Raises:
         ConfigError: Unknown network, unknown sub-module, a network or a level without a pyramid, weights that could
@@ -67,11 +70,16 @@ class TimmBackbone(BaseModule):
         channels_last: bool = False,
         out_indices: Sequence[int] | None = None,
         partial: bool = False,
+        in_channels: int = 3,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         _check_name(name)
+        if in_channels not in (1, 3):
+            raise ConfigError(f"in_channels={in_channels!r}: give 3, or 1 for grey pictures")
         options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+        if in_channels != 3:
+            options["in_chans"] = in_channels
         self.name = name
         self.pretrained = pretrained
         self.partial = partial
@@ -127,6 +135,7 @@ class TimmBackbone(BaseModule):
             parent = ParentWeights(f"timm's weights of {self.name}", _hub_weights(self.name), {}, Path())
         else:
             parent = read_parent(self.pretrained)
+        parent = replace(parent, tensors=_grey_stem(parent.tensors, self.timm_model))
         fit = load_parent(parent, self.timm_model, self.name, self.partial)
         if not fit.whole:
             print_log(f"{parent.where} was loaded in part: {fit}", logger="current", level=logging.WARNING)
@@ -174,6 +183,16 @@ def _checked_levels(network: nn.Module, name: str, out_indices: Sequence[int]) -
             f"out_indices {out_indices}: increasing numbers from 0 to {n - 1} are taken, since {name} has {n} levels"
         )
     return levels
+
+
+def _grey_stem(tensors: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """The first convolution's weights added up over red, green and blue where the network takes grey; else as given."""
+    first = network.pretrained_cfg.get("first_conv")
+    wanted, adapted = network.state_dict(), dict(tensors)
+    for key in (f"{name}.weight" for name in ([first] if isinstance(first, str) else first or ())):
+        if key in wanted and key in tensors and (wanted[key].shape[1], tensors[key].shape[1]) == (1, 3):
+            adapted[key] = tensors[key].sum(dim=1, keepdim=True)
+    return adapted
 
 
 def _hub_weights(name: str) -> dict[str, torch.Tensor]:
