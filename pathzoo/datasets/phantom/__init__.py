@@ -1,4 +1,4 @@
-"""Seeded look-alikes of real data, in the real sets' own on-disk layouts; numpy, OpenCV and tifffile only.
+"""Seeded look-alikes of real data, in the real sets' own on-disk layouts; numpy, SciPy, OpenCV and tifffile only.
 
 They stand in for data in tests and in the first command of the README: learnable, not trivial, and without a
 shortcut, so a model at chance scores at chance. Nothing measured on them says anything about patients.
@@ -11,10 +11,13 @@ shortcut, so a model at chance scores at chance. Nothing measured on them says a
     breakhis, regions, slide, tiles   what is written to disk: a cohort of images, of labelled regions or of tiles (of
                                       noise too), a whole slide with annotations
     biopsy                            slides of kidney biopsies with outlined glomeruli
+    ct_canvas, ct_body, ct_kidneys    an abdomen in Hounsfield units
+    ct                                patients with and without a tumour of the kidney, as NIfTI (which takes nibabel)
 """
 
 from pathzoo.datasets.phantom.biopsy import draw_biopsy, write_biopsies
 from pathzoo.datasets.phantom.breakhis import write_breakhis
+from pathzoo.datasets.phantom.ct import draw_volume, write_ct
 from pathzoo.datasets.phantom.lesions import draw_region
 from pathzoo.datasets.phantom.regions import write_regions
 from pathzoo.datasets.phantom.slide import draw_slide, write_slide
@@ -27,8 +30,10 @@ __all__ = [
     "draw_region",
     "draw_slide",
     "draw_tissue",
+    "draw_volume",
     "write_biopsies",
     "write_breakhis",
+    "write_ct",
     "write_regions",
     "write_slide",
     "write_tiles",

@@ -3,12 +3,13 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pathzoo.datasets.masks import as_palette
 from pathzoo.datasets.phantom.lesions import DIFFICULTY, draw_patient, draw_region
 from pathzoo.datasets.phantom.tissue import Kind
 from pathzoo.datasets.region_table import ClassList, default_palette, write_classes
@@ -78,14 +79,6 @@ def write_regions(
     csv.writer(text, lineterminator="\n").writerows([["image", "mask", "patient", "slide", "mpp"], *rows])
     write_text(root / "regions.csv", text.getvalue())
     return root / "regions.csv"
-
-
-def as_palette(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
-    """A label map, uint8 (H, W), as a palette picture: the indices are the labels, the rest of the palette is white."""
-    picture = Image.frombytes("P", (labels.shape[1], labels.shape[0]), np.ascontiguousarray(labels).tobytes())
-    colors = [*palette, *[(255, 255, 255)] * (256 - len(palette))]
-    picture.putpalette([int(value) for color in colors for value in color])
-    return picture
 
 
 def _kinds(rng: np.random.Generator, place: int) -> tuple[Kind, ...]:

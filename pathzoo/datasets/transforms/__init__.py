@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from pathzoo.datasets.transforms.albumentations import Albumentations
+from pathzoo.datasets.transforms.ct import HUWindow
 from pathzoo.datasets.transforms.geometry import CenterCropOrPad, ResizeShortSide, ResizeToMpp
 from pathzoo.datasets.transforms.loading import LoadTile
 from pathzoo.datasets.transforms.mosaic import LetterBox, Mosaic
@@ -16,6 +17,7 @@ from pathzoo.datasets.transforms.views import HistologyViews
 __all__ = [
     "Albumentations",
     "CenterCropOrPad",
+    "HUWindow",
     "HistologyViews",
     "LetterBox",
     "LoadTile",
