@@ -37,6 +37,7 @@ def write_segmentation(
     n_bootstrap: int = 1000,
     seed: int = 0,
     extra: dict[str, Any] | None = None,
+    first_rows: Sequence[Row] = (),
 ) -> list[Row]:
     """Evaluates the counts of a set's regions and writes what is known of them into one folder.
 
@@ -55,9 +56,10 @@ def write_segmentation(
         n_bootstrap: resamples of patients; 0 for no intervals.
         seed: of the resampling.
         extra: further entries for metrics.json (of JSON types).
+        first_rows: rows of the caller's own that stand before the others.
 
     Returns:
-        The rows, see `segmentation_report`.
+        `first_rows` and the rows of `segmentation_report`.
 
     Raises:
         DataError: nothing to evaluate, or shapes that do not fit.
@@ -67,7 +69,7 @@ def write_segmentation(
     where = [None] * len(items) if slides is None else list(slides)
     if not len(matrices) == len(items) == len(where):
         raise DataError(f"{len(items)} items and {len(where)} slides for {len(matrices)} regions: give one for each")
-    rows = segmentation_report(matrices, who, classes, patches, n_bootstrap, seed)
+    rows = [*first_rows, *segmentation_report(matrices, who, classes, patches, n_bootstrap, seed)]
     of_patches = None if patches is None else patches.patches
     lines = _region_lines(matrices, items, who, where, of_patches)
     write_csv(folder / "regions.csv", _region_head(classes), lines)

@@ -43,6 +43,7 @@ from pathzoo.evaluation.functional.region_tally import PatchSums, RegionTally
 from pathzoo.evaluation.functional.report import Row, check_predictions, classification_report
 from pathzoo.evaluation.functional.segmentation import confusion_counts
 from pathzoo.evaluation.functional.segmentation_rows import segmentation_report
+from pathzoo.evaluation.functional.slices import slice_report
 
 __all__ = [
     "Interval",
@@ -81,6 +82,7 @@ __all__ = [
     "roc_curve",
     "segmentation_report",
     "sensitivity",
+    "slice_report",
     "specificity",
     "specificity_per_class",
     "top_confidence",

@@ -58,6 +58,9 @@ class SegmentationMetric(BaseMetric):
     """
 
     default_prefix = ""
+    #: What a sample has to carry, and what is kept of it for its region, a named tuple of it: a subclass may need more.
+    meta_keys: tuple[str, ...] = META_KEYS
+    region_type: type[Any] = _Region
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class SegmentationMetric(BaseMetric):
 
     def _start(self) -> None:
         self._tally: RegionTally | None = None
-        self._regions: dict[int, _Region] = {}
+        self._regions: dict[int, Any] = {}
         self._seen: set[int] = set()
         self._maps = RegionMaps()
 
@@ -92,11 +95,11 @@ class SegmentationMetric(BaseMetric):
             self._tally = RegionTally(len(self._class_names()))
         regions, counts = [], []
         for sample in data_samples:
-            missing = [key for key in META_KEYS if key not in sample]
+            missing = [key for key in self.meta_keys if key not in sample]
             if missing:
                 raise ConfigError(
-                    f"SegmentationMetric: samples lack {', '.join(missing)}; "
-                    f"the pipeline's PackSegInputs needs meta_keys={META_KEYS}"
+                    f"{type(self).__name__}: samples lack {', '.join(missing)}; "
+                    f"the pipeline's PackSegInputs needs meta_keys={self.meta_keys}"
                 )
             index = int(sample["sample_idx"])
             if index % world != rank or index in self._seen:
@@ -151,27 +154,50 @@ class SegmentationMetric(BaseMetric):
         tally, regions, pages = results
         classes, counts, patches = self._class_names(), tally.counts(), tally.patch_sums()
         patients = [region.patient for region in regions]
+        first = self._first_rows(counts, patients, classes)
         if self.out_dir is None:
-            self.rows = segmentation_report(counts, patients, classes, patches, self.n_bootstrap, self.seed)
+            self.rows = first + segmentation_report(counts, patients, classes, patches, self.n_bootstrap, self.seed)
         else:
             items, slides = [region.item for region in regions], [region.slide for region in regions]
             write_pictures(Path(self.out_dir) / "plots", pages, classes, self._colors(classes), self.ignore_index)
-            doubt = {"n_bootstrap": self.n_bootstrap, "seed": self.seed}
-            self.rows = write_segmentation(self.out_dir, counts, items, patients, slides, classes, patches, **doubt)
+            self.rows = write_segmentation(
+                self.out_dir,
+                counts,
+                items,
+                patients,
+                slides,
+                classes,
+                patches,
+                self.n_bootstrap,
+                self.seed,
+                first_rows=first,
+            )
             print_log(f"Evaluation written to {Path(self.out_dir)}", logger="current")
         undefined = [f"{row['metric']} ({row['level']})" for row in self.rows if row["value"] is None]
         if undefined:
             print_log(f"undefined on this set: {', '.join(undefined)}", logger="current", level=logging.WARNING)
-        return {name: row["value"] for row in self.rows if row["value"] is not None and (name := _log_name(row))}
+        names = [row["metric"] for row in first] + [_log_name(row) for row in self.rows[len(first) :]]
+        values = [row["value"] for row in self.rows]
+        return {name: value for name, value in zip(names, values, strict=True) if name and value is not None}
+
+    def _first_rows(self, counts: np.ndarray, patients: Sequence[str | None], classes: Sequence[str]) -> list[Row]:
+        """A subclass's own rows, from the counts of each region (N, C, C); in the log under their metric's name."""
+        return []
+
+    def _picture(self, region: Any, patches: Sequence[MapPatch]) -> np.ndarray:
+        """The region as it is drawn, RGB uint8 (H, W, 3); ConfigError or DataError where it cannot be read."""
+        from pathzoo.datasets.transforms.loading import read_rgb
+
+        return read_rgb(region.img_path)
 
     def _number(self, sample: dict) -> int:
         """The sample's region, remembered by what it is."""
         index = int(sample["region_index"])
-        region = _Region(*(sample[key] for key in _Region._fields))
+        region = self.region_type(*(sample[key] for key in self.region_type._fields))
         known = self._regions.setdefault(index, region)
         if known.item != region.item:
             raise ConfigError(
-                f"SegmentationMetric: {known.item} and {region.item} have the same region_index {index}; "
+                f"{type(self).__name__}: {known.item} and {region.item} have the same region_index {index}; "
                 "evaluate one dataset at a time"
             )
         return index
@@ -179,8 +205,8 @@ class SegmentationMetric(BaseMetric):
     def _check_size(self, counted: int, size: int) -> None:
         if counted != size:
             raise ConfigError(
-                f"SegmentationMetric: {counted} of {size} samples were counted; sample_idx must be a sample's place in "
-                "the dataset, and with several processes sample i must go to process i % their number "
+                f"{type(self).__name__}: {counted} of {size} samples were counted; sample_idx must be a sample's place "
+                "in the dataset, and with several processes sample i must go to process i % their number "
                 "(DefaultSampler with shuffle=False)"
             )
 
@@ -188,19 +214,17 @@ class SegmentationMetric(BaseMetric):
         self,
         drawn: Sequence[int],
         shares: Sequence[dict[int, list[MapPatch]]],
-        regions: dict[int, _Region],
+        regions: dict[int, Any],
     ) -> Iterator[RegionPicture]:
         """One region at a time; one whose image cannot be read is left out and said."""
-        from pathzoo.datasets.transforms.loading import read_rgb
-
         for place, index in enumerate(drawn):
             region = regions[index]
+            patches = [patch for share in shares for patch in share[index]]
             try:
-                image = read_rgb(region.img_path)
-            except DataError as error:
+                image = self._picture(region, patches)
+            except (ConfigError, DataError) as error:
                 print_log(f"{region.item} is not drawn: {error}", logger="current", level=logging.WARNING)
                 continue
-            patches = [patch for share in shares for patch in share[index]]
             truth, prediction = stitch(patches, *image.shape[:2], fill=self.ignore_index)
             rank = {len(drawn) - 1: "best", 0: "worst"}.get(
                 place, "median" if len(drawn) == 3 else "between the others"
@@ -213,7 +237,7 @@ class SegmentationMetric(BaseMetric):
         names = self.classes or (self.dataset_meta or {}).get("classes")
         if not names:
             raise ConfigError(
-                "SegmentationMetric: no class names; give classes=(...) or a dataset with metainfo classes"
+                f"{type(self).__name__}: no class names; give classes=(...) or a dataset with metainfo classes"
             )
         return tuple(names)
 
