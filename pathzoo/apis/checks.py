@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from pydantic import ValidationError
 
+from pathzoo.ct.window import window_range
 from pathzoo.errors import ConfigError, PathzooError
 from pathzoo.wsi.stain import StainFit
 
@@ -27,8 +28,14 @@ def errors_of_the_config(config: Config) -> Iterator[None]:
 
 
 def model_input(config: Config) -> dict[str, Any]:
-    """How the model wants to be fed, with what its preprocessor says of mean and std (on the range 0..255)."""
+    """How the model wants to be fed, with what its preprocessor says of mean and std (on the range 0..255).
+
+    The window of CT slices is that of the test pipeline's HUWindow.
+    """
     declared = config.to_dict().get("model_input") or {}
+    for step in ((config.get("test_dataloader") or {}).get("dataset") or {}).get("pipeline") or []:
+        if getattr(step["type"], "__name__", str(step["type"])).rpartition(".")[2] == "HUWindow":
+            declared = declared | {"hu_window": list(map(float, window_range(step["centre"], step["width"])))}
     preprocessor = (config.get("model") or {}).get("data_preprocessor") or {}
     mean, std = (list(preprocessor.get(key) or []) for key in ("mean", "std"))
     return declared | {"value_range": [0, 255], "mean": mean, "std": std}

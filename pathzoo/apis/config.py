@@ -56,7 +56,7 @@ _RUNNER_KEYS: dict[str, str | None] = {
 _OWN_KEYS: dict[str, str | None] = {
     "study": None,
     "task": None,
-    "model_input": "tile_size mpp mpp_tolerance resize hu_window stain_fit",
+    "model_input": "tile_size mpp mpp_tolerance resize hu_window channels stain_fit",
     "parameters": None,
 }
 
@@ -133,12 +133,23 @@ def check_config(config: Config) -> None:
             if not key.startswith("_") and not key.endswith("_pipeline"):
                 raise ConfigError(f"{file}: nothing reads the key {key!r}{did_you_mean(key, valid)}")
             continue
-        _check_keys(value, valid[key], key, file)
+        if key == "optim_wrapper" and _has_parts(value):
+            for name in value.keys() - {"constructor"}:
+                _check_keys(value[name], valid[key], f"{key}.{name}", file)
+        else:
+            _check_keys(value, valid[key], key, file)
         for path, node in _typed_nodes(value, key):
             _check_binding(node, path, file)
     for name, places in (content.get("parameters") or {}).items():
         for place in places:
             _lookup(config, place, f"{file}: parameters.{name}", free_dicts=True)
+
+
+def _has_parts(wrapper: Any) -> bool:
+    """Whether a constructor of its own gives each part of the model (generators, discriminators) its own optimizer."""
+    if not isinstance(wrapper, dict) or "optimizer" in wrapper or "constructor" not in wrapper:
+        return False
+    return all(isinstance(part, dict) for name, part in wrapper.items() if name != "constructor")
 
 
 def _plain(config: Config) -> dict[str, Any]:

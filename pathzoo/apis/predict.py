@@ -20,6 +20,7 @@ from pathzoo.wsi.names import slide_name
 from pathzoo.wsi.pseudonyms import pseudonyms, table_beside
 from pathzoo.wsi.run import TASKS, SlideResult
 from pathzoo.wsi.run_options import RunOptions
+from pathzoo.zoo.inputs import WORDS
 
 EXIT_PARTIAL = 3
 
@@ -207,6 +208,12 @@ def slides_and_images(
     if predictor.task not in TASKS:
         raise DataError(
             f"model {predictor.name}: its task is {predictor.task}; `pathzoo predict` runs {', '.join(TASKS)}"
+        )
+    takes = getattr(predictor, "takes", "pictures")  # a rule of a plug-in says nothing else
+    if takes != "pictures":
+        raise DataError(
+            f"model {predictor.name}: takes {WORDS[takes]}, neither pictures nor slides: give it such an array "
+            "(pathzoo.get_model)"
         )
     options.check_settings(predictor.task)
     if predictor.task not in ("classification", "representation") or (

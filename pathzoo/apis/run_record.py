@@ -18,8 +18,8 @@ from mmengine.dist import is_main_process
 from mmengine.model import PretrainedInit
 
 from pathzoo._version import __version__
-from pathzoo.datasets.file_search import any_phantom
 from pathzoo.errors import PathzooError
+from pathzoo.phantom_mark import any_phantom
 
 _RECORDED = (
     "torch",

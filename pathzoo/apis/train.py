@@ -159,7 +159,8 @@ def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bo
 
         if not torch.cuda.is_available():
             raise ConfigError("--amp: mixed precision needs a GPU and none is visible here; leave --amp out")
-        cfg.optim_wrapper.type = AmpOptimWrapper
+        for wrapper in _wrappers(cfg):
+            wrapper.type = AmpOptimWrapper
     if no_validate:
         for key in ("val_dataloader", "val_cfg", "val_evaluator"):
             cfg[key] = None
@@ -184,6 +185,13 @@ def _apply_switches(cfg: Config, amp: bool, no_validate: bool, auto_scale_lr: bo
     if seed is not None:
         key = "seed" if "seed" in (cfg.get("parameters") or {}) else "randomness.seed"
         set_options(cfg, {key: seed}, "--seed")
+
+
+def _wrappers(cfg: Config) -> list[Any]:
+    """The config's optimizer wrapper, or those of its parts where each has its own."""
+    if "optimizer" in cfg.optim_wrapper:
+        return [cfg.optim_wrapper]
+    return [part for part in cfg.optim_wrapper.values() if isinstance(part, Mapping) and "optimizer" in part]
 
 
 def _choose_resume(cfg: Config, folder: Path, resume: bool | str | Path) -> None:

@@ -13,6 +13,7 @@ _EXPORTS = {
     "BreastTiles": "pathzoo.datasets.breast_tiles",
     "PseudoLabelled": "pathzoo.datasets.pseudo_labelled",
     "RegionSegmentation": "pathzoo.datasets.regions",
+    "SliceSegmentation": "pathzoo.datasets.slices",
     "TileClassification": "pathzoo.datasets.tiles",
     "TileDetection": "pathzoo.datasets.detection_tiles",
     "UnlabelledTiles": "pathzoo.datasets.unlabelled",

@@ -1,7 +1,6 @@
-"""Files below a folder, through linked folders too, and marks above them. Standard library only."""
+"""Files below a folder, through linked folders too. Standard library only."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from pathzoo.errors import DataError
@@ -30,10 +29,3 @@ def files_below(root: Path) -> list[Path]:
             else:
                 files.append(Path(entry.path))
     return sorted(files)
-
-
-def any_phantom(paths: Iterable[str | os.PathLike]) -> bool:
-    """Whether any file lies below a folder with a phantom.json, which pathzoo's phantoms put at their top."""
-    folders = {Path(path).parent for path in paths}
-    above = {folder for lowest in folders for folder in (lowest, *lowest.parents)}
-    return any((folder / "phantom.json").is_file() for folder in above)

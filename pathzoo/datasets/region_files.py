@@ -31,6 +31,7 @@ class Region:
         width, height: in pixels.
         sha256: of the picture's bytes.
         mask_sha256: of the mask's bytes; None where there is none.
+        source: of a drawn region the item of the real one that its label map is from; None for real ones.
     """
 
     item: str
@@ -43,6 +44,7 @@ class Region:
     height: int
     sha256: str
     mask_sha256: str | None = None
+    source: str | None = None
 
 
 def region_entry(

@@ -14,6 +14,7 @@ from pathzoo.fileio import canonical_json, sha256_bytes
 
 #: Raised whenever decoding gives other pixels than before: files of an older format are not read again.
 _FORMAT = 1
+_AS_IT_IS = np.arange(256, dtype=np.int16)
 
 
 class RegionReader:
@@ -61,7 +62,7 @@ class RegionReader:
         region = self.regions[index]
         if region.mask is None or region.mask_sha256 is None:
             return None
-        return apply_lookup(read_known_mask(region.mask, region.mask_sha256), self._lookup)
+        return apply_lookup(read_known_mask(region.mask, region.mask_sha256), self._lookup_of(region))
 
     def _noisy(self, index: int) -> np.ndarray:
         labels = self.truth(index)
@@ -71,5 +72,9 @@ class RegionReader:
 
     def _label_key(self, region: Region) -> str:
         noise = self._noise.get(region.item)
-        parts = [_FORMAT, region.mask_sha256, self._lookup.tolist(), noise and asdict(noise)]
+        parts = [_FORMAT, region.mask_sha256, self._lookup_of(region).tolist(), noise and asdict(noise)]
         return f"{sha256_bytes(canonical_json(parts))}-labels"
+
+    def _lookup_of(self, region: Region) -> np.ndarray:
+        """Masks of drawn regions hold class indices, whatever a `value_map` makes of the real ones."""
+        return self._lookup if region.source is None else _AS_IT_IS

@@ -8,6 +8,7 @@ from pathzoo.datasets.region_patches import PatchGrid, Place, PlaceDrawer, class
 from pathzoo.datasets.region_reader import RegionReader
 from pathzoo.datasets.region_table import IGNORE
 from pathzoo.datasets.sampling import mix_seed
+from pathzoo.errors import ConfigError
 
 #: Beyond a region lies glass.
 _WHITE = 255
@@ -93,3 +94,20 @@ class RegionSamples:
             "loss_weight": 1.0,
             "unlabelled": self._hidden,
         }
+
+
+def check_sampling(patch_size: int, patches_per_epoch: int | None, jitter: bool, balance: float, subset: str) -> None:
+    """Checks how patches are to be chosen, as `RegionSegmentation` takes it.
+
+    Raises:
+        ConfigError: a value out of bounds, or two that exclude each other.
+    """
+    for name, count in (("patch_size", patch_size), ("patches_per_epoch", patches_per_epoch)):
+        if (count is not None or name == "patch_size") and not (type(count) is int and count > 0):
+            raise ConfigError(f"{name}={count!r}: give a whole number above 0")
+    if not 0 <= balance <= 1:
+        raise ConfigError(f"balance={balance!r}: give a probability, 0 to 1")
+    if balance and (patches_per_epoch is None or subset == "unlabelled"):
+        raise ConfigError(f"balance={balance!r} chooses drawn places by labels: give patches_per_epoch, and labels")
+    if jitter and patches_per_epoch is not None:
+        raise ConfigError("jitter moves patches of the grid; with patches_per_epoch every place is drawn already")

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from pathzoo.datasets import drawn_regions
 from pathzoo.datasets.inventory import scan_images
 from pathzoo.datasets.label_noise import LabelNoise, RegionNoise, plan_noise
 from pathzoo.datasets.leakage import refuse_twins
@@ -13,7 +14,7 @@ from pathzoo.datasets.masks import scan_masks, value_lookup
 from pathzoo.datasets.patch_dataset import PatchDataset
 from pathzoo.datasets.region_files import count_regions, region_entry, split_item
 from pathzoo.datasets.region_reader import RegionReader
-from pathzoo.datasets.region_samples import RegionSamples
+from pathzoo.datasets.region_samples import RegionSamples, check_sampling
 from pathzoo.datasets.region_table import read_region_table, resolve_classes
 from pathzoo.datasets.resolution_check import refuse_resolutions
 from pathzoo.datasets.split_dataset import SplitDataset, check_choice
@@ -85,20 +86,22 @@ class RegionSegmentation(PatchDataset):
         seed: of places and of `sample_seed`.
         leave_out_tested: leave regions without a mask out where their patient is validated or tested on; otherwise
             they are an error.
+        synthetic: folder of drawn regions (`pathzoo.datasets.drawn_regions`) that join those of `subset="train"`, after
+            the real ones. Their masks hold class indices; `value_map` and `label_noise` are not for them.
         indices: which regions of the subset: the first ones, or those of a list.
         metainfo, serialize_data, pipeline, test_mode, lazy_init: as in mmengine's BaseDataset.
 
     Attributes:
-        split: the `Split` in use, with all its subsets.
+        split: the `Split` in use, with all its subsets; drawn regions are not in it, their patients are.
         skipped: records of the files left out as damaged, of all subsets.
         noise: item -> `RegionNoise`, what was made wrong in which region of this subset; empty without `label_noise`.
 
     Raises:
         ConfigError: an argument out of its choices, an unknown split scheme or key, no such file, no classes.
         DataError: a malformed table, a missing or damaged file, a mask that does not fit its image or holds other
-            values than classes, an empty subset, no labelled region.
+            values than classes, an empty subset, no labelled region; drawn regions of another table or other classes.
         LeakageError: a patient or identical bytes on two sides of the split; an unlabelled region of a patient who is
-            tested on; one region labelled and unlabelled.
+            tested on; one region labelled and unlabelled; drawn regions outside of training, or of who is not in it.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class RegionSegmentation(PatchDataset):
         mpp: float | None = None,
         seed: int = 0,
         leave_out_tested: bool = False,
+        synthetic: str | Path | None = None,
         metainfo: Mapping[str, Any] | None = None,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,
@@ -128,15 +132,8 @@ class RegionSegmentation(PatchDataset):
         lazy_init: bool = False,
     ) -> None:
         check_choice("cache", cache, ("memory", "memmap"))
-        for name, count in (("patch_size", patch_size), ("patches_per_epoch", patches_per_epoch)):
-            if (count is not None or name == "patch_size") and not (type(count) is int and count > 0):
-                raise ConfigError(f"{name}={count!r}: give a whole number above 0")
-        if not 0 <= balance <= 1:
-            raise ConfigError(f"balance={balance!r}: give a probability, 0 to 1")
-        if balance and (patches_per_epoch is None or subset == "unlabelled"):
-            raise ConfigError(f"balance={balance!r} chooses drawn places by labels: give patches_per_epoch, and labels")
-        if jitter and patches_per_epoch is not None:
-            raise ConfigError("jitter moves patches of the grid; with patches_per_epoch every place is drawn already")
+        check_sampling(patch_size, patches_per_epoch, jitter, balance, subset)
+        drawn_regions.check_synthetic(subset, synthetic)
         if label_noise is not None and subset != "train":
             raise ConfigError(
                 f"label_noise is an experiment on subset='train', not {subset!r}: the rest keeps its labels"
@@ -145,7 +142,7 @@ class RegionSegmentation(PatchDataset):
         self.balance, self.cache, self.leave_out_tested = balance, cache, leave_out_tested
         self.value_map = None if value_map is None else dict(value_map)
         self.label_noise = None if label_noise is None else LabelNoise.of(label_noise)
-        self._wanted_classes = (classes, palette)
+        self._wanted_classes, self._synthetic = (classes, palette), synthetic
         self.noise: dict[str, RegionNoise] = {}
         super().__init__(
             ann_file=ann_file,
@@ -169,8 +166,10 @@ class RegionSegmentation(PatchDataset):
 
         Raises:
             ConfigError: an unknown scheme or key, or a value out of bounds.
+            LeakageError: drawn regions for another subset than train.
         """
         SplitDataset.check_config(arguments)
+        drawn_regions.check_synthetic(arguments.get("subset"), arguments.get("synthetic"))
         for step in arguments.get("pipeline") or ():
             keys = step.get("meta_keys") if isinstance(step, Mapping) else None
             if isinstance(keys, str):  # its letters would be taken for keys, and every sample lose what is known of it
@@ -185,15 +184,23 @@ class RegionSegmentation(PatchDataset):
         Masks that are not handed out do not count; `value_map` and `label_noise` do.
         """
         hidden = self.subset == "unlabelled"
-        rows: list[Any] = sorted([r.item, r.sha256, None if hidden else r.mask_sha256 or ""] for r in self.regions)
+        real = [region for region in self.regions if region.source is None]
+        rows: list[Any] = sorted([r.item, r.sha256, None if hidden else r.mask_sha256 or ""] for r in real)
         if self.value_map is not None:
             rows.append(["value_map", sorted([int(value), index] for value, index in self.value_map.items())])
         if self.noise:
             rows.append(["label_noise", *vars(self.label_noise).values()])
-        return sha256_bytes(canonical_json(rows))
+        return sha256_bytes(canonical_json([*rows, *drawn_regions.drawn_rows(self.regions)]))
+
+    @property
+    def table_digest(self) -> str:
+        """That of `pathzoo.datasets.drawn_regions`, over the table's regions of all subsets: drawn ones keep it."""
+        self.full_init()
+        return self._table_digest
 
     def describe(self) -> dict[str, Any]:
-        """Counts for tables: those of `count_regions` with n_patches and skipped; split, split_digest, caveats.
+        """Counts for tables: those of `count_regions` with n_synthetic, n_patches and skipped; split, split_digest,
+        caveats.
 
         Classes are counted in the labels that are handed out, before `label_noise`; its extent stands in label_noise:
         n_swapped and n_shifted regions.
@@ -211,7 +218,7 @@ class RegionSegmentation(PatchDataset):
             swapped = sum(noise.swapped is not None for noise in self.noise.values())
             shifted = sum(noise.shift is not None for noise in self.noise.values())
             counts["label_noise"] = {"n_swapped": swapped, "n_shifted": shifted}
-        return counts
+        return drawn_regions.count_drawn(counts, self.regions, self._pixels, self.metainfo["classes"])
 
     def load_data_list(self) -> list[dict]:
         """Finds the regions, checks them, splits them and keeps this subset; see the class."""
@@ -229,12 +236,16 @@ class RegionSegmentation(PatchDataset):
         kept = self._select(entries, "regions")
         if self.subset == "train" and not any(sum(entry["pixels"]) for entry in kept):
             raise DataError(f"{self._table()}: no pixel of the {len(kept)} masks to train on has a label: all are 255")
-        refuse_resolutions(kept, self.pipeline.transforms, self.ann_file or self.data_root, self.mpp_remedy)
         if self.label_noise is not None:
             pixels = {entry["item"]: entry["pixels"] for entry in kept}
             self.noise = plan_noise(self.label_noise, pixels, classes)
         if self.subset == "unlabelled":
             kept = [{**entry, "pixels": None} for entry in kept]
+        self._table_digest = drawn_regions.table_digest(entries, self.value_map)
+        if self._synthetic is not None:
+            about = (self._split, classes, self.mpp, self._table_digest)
+            kept = kept + drawn_regions.drawn_entries(self._synthetic, entries, *about)
+        refuse_resolutions(kept, self.pipeline.transforms, self.ann_file or self.data_root, self.mpp_remedy)
         return kept
 
     def _resolve_classes(self) -> tuple[str, ...]:
@@ -249,6 +260,7 @@ class RegionSegmentation(PatchDataset):
     def _find(self, classes: tuple[str, ...]) -> list[dict[str, Any]]:
         """All regions of the table with sound files, checked."""
         infos = read_region_table(self._table(), self.data_root or None)
+        drawn_regions.refuse_as_data([self._table(), *(info["img_path"] for info in infos)], self.subset)
         pairs = self._sound(infos, scan_images([info["img_path"] for info in infos]))
         masked = [info for info, _ in pairs if info["mask_path"] is not None]
         masks = self._sound(masked, scan_masks([info["mask_path"] for info in masked]), "mask")
@@ -277,9 +289,10 @@ class RegionSegmentation(PatchDataset):
         counts = count_regions(regions, self._pixels, self.metainfo["classes"])
         shown = ", ".join(f"{name} in {count['n_images']}" for name, count in counts["per_class"].items())
         shown = "no labels" if hidden else shown
+        made = sum(region.source is not None for region in regions)
         print_log(
-            f"{type(self).__name__} {self.subset}: {len(regions)} regions, {counts['megapixels']:.1f} megapixels "
-            f"({shown}), {counts['n_patients']} known patients, {len(self._samples)} patches of {self.patch_size} px, "
-            f"{len(self.skipped)} damaged files skipped",
+            f"{type(self).__name__} {self.subset}: {len(regions)} regions, {made} of them synthetic, "
+            f"{counts['megapixels']:.1f} megapixels ({shown}), {counts['n_patients']} known patients, "
+            f"{len(self._samples)} patches of {self.patch_size} px, {len(self.skipped)} damaged files skipped",
             logger="current",
         )

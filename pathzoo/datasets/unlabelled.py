@@ -9,7 +9,6 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from pathzoo.datasets.file_search import any_phantom
 from pathzoo.datasets.inventory import inspect_image, scan_images
 from pathzoo.datasets.packed_tiles import PackedTiles
 from pathzoo.datasets.sampling import mix_seed
@@ -22,6 +21,7 @@ from pathzoo.datasets.unlabelled_sources import list_tiles
 from pathzoo.datasets.unlabelled_split import split_by_share
 from pathzoo.errors import ConfigError
 from pathzoo.fileio import canonical_json, sha256_bytes
+from pathzoo.phantom_mark import any_phantom
 from pathzoo.registry import DATASETS
 
 #: A picture that is larger than `size` by more is handed out in windows: no worker passes whole pictures around.

@@ -1,0 +1,234 @@
+"""A translator trained for a moment, and the slices that it draws: whose they are, what refuses them, what is told."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import synthesize as tool
+import torch
+from PIL import Image
+from slice_stores import COHORT, write_slices
+
+from pathzoo.apis.config import load_config
+from pathzoo.apis.synthesis_slices import to_hounsfield
+from pathzoo.apis.synthesize import Drawing, synthesize
+from pathzoo.apis.test import test as run_test
+from pathzoo.apis.train import train
+from pathzoo.ct.store import SliceStore
+from pathzoo.datasets.label_augmentation import LabelAugmentation
+from pathzoo.datasets.slices import SliceSegmentation
+from pathzoo.errors import ConfigError, DataError, LeakageError
+from pathzoo.zoo.load import get_model
+from pathzoo.zoo.publish import publish_model
+
+CONFIG = "kits_pix2pix/pix2pix_unet_1xb4_40e_kits19_small.py"
+TINY = {
+    "model.generator.num_down": 5,
+    "model.generator.base_channels": 4,
+    "model.discriminator.base_channels": 4,
+    "model_input.tile_size": (64, 32),
+    "train_cfg.max_epochs": 1,
+    "train_cfg.val_interval": 1,
+    "param_scheduler.0.begin": 0,
+    "param_scheduler.0.end": 1,
+    "samples_per_epoch": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_slices(tmp_path_factory.mktemp("real") / "store", size=(64, 32))
+
+
+@pytest.fixture(scope="module")
+def options(store):
+    return TINY | {"data_root": str(store)}
+
+
+@pytest.fixture(scope="module")
+def run(options, tmp_path_factory):
+    folder = train(CONFIG, tmp_path_factory.mktemp("runs") / "run", options=options)
+    run_test(CONFIG, work_dir=folder, options=options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run):
+    return run / "epoch_1.pth"
+
+
+@pytest.fixture(scope="module")
+def drawn(checkpoint, options, tmp_path_factory):
+    return synthesize(CONFIG, checkpoint, tmp_path_factory.mktemp("drawn") / "store", Drawing(20), options=options)
+
+
+def images(folder):
+    return np.load(folder / "train" / "images.npy")
+
+
+def labels(folder):
+    return np.load(folder / "train" / "labels.npy")
+
+
+def test_every_slice_is_of_a_training_patient_and_of_a_map_that_shows_something(store, drawn):
+    made, real = SliceStore(drawn), SliceStore(store)
+    made.verify()
+    assert made.subsets == ("train",)
+    of_item = {record.item: record for record in real.records("train")}
+    records = made.records("train")
+    assert len(records) == 20
+    for index, record in enumerate(records):
+        parent = of_item[record.source]
+        assert record.patient == parent.patient in COHORT["train"]
+        assert record.kidney + record.tumour > 0
+        place = list(of_item).index(record.source)
+        np.testing.assert_array_equal(made.label("train", index), real.label("train", place))
+    counts = np.unique([record.source for record in records], return_counts=True)[1]
+    assert len(counts) == 8  # two of three slices of four patients
+    assert counts.min() >= 2
+    assert counts.max() <= 3  # each in turn
+    assert made.known_range == (-200, 200)
+    assert made.synthetic["parent_store"] == real.digest
+
+
+def test_slice_k_is_the_same_whatever_the_count(checkpoint, options, drawn, tmp_path):
+    fewer = synthesize(CONFIG, checkpoint, tmp_path / "few", Drawing(5), options=options)
+    np.testing.assert_array_equal(images(fewer), images(drawn)[:5])
+    other = synthesize(CONFIG, checkpoint, tmp_path / "other", Drawing(5, seed=1), options=options)
+    assert not np.array_equal(images(other), images(fewer))
+
+
+def test_pictures_are_the_generators_in_hounsfield_units(checkpoint, options, drawn, tmp_path):
+    from pathzoo.registry import MODELS
+
+    plain = synthesize(CONFIG, checkpoint, tmp_path / "plain", Drawing(3, noise=False), options=options)
+    model = MODELS.build(load_config(CONFIG, options).model)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    values = model.draw(torch.from_numpy(labels(plain).astype(np.int64))).numpy()[:, 0] / 255 * 400 - 200
+    np.testing.assert_allclose(images(plain), values, atol=0.51)  # whole HU
+    assert to_hounsfield(np.array([[0.0, 127.5, 255.0]]), (-200.0, 200.0)).tolist() == [[-200, 0, 200]]
+
+
+def test_label_maps_are_changed_where_asked(checkpoint, options, drawn, tmp_path):
+    changed = Drawing(8, augmentation=LabelAugmentation(shift=4, rotation=10))
+    other = synthesize(CONFIG, checkpoint, tmp_path / "changed", changed, options=options)
+    assert not np.array_equal(labels(other), labels(drawn)[:8])
+    assert [record.source for record in SliceStore(other).records("train")] == [
+        record.source for record in SliceStore(drawn).records("train")[:8]
+    ]
+
+
+def test_a_rare_class_alone_is_drawn(store, checkpoint, options, tmp_path):
+    made = synthesize(CONFIG, checkpoint, tmp_path / "tumours", Drawing(9), classes=["tumour"], options=options)
+    assert (labels(made) == 2).any(axis=(1, 2)).all()
+    of_item = {record.item: record for record in SliceStore(store).records("train")}
+    sources = [record.source for record in SliceStore(made).records("train")]
+    assert set(sources) == {item for item, record in of_item.items() if record.tumour}
+    assert SliceStore(made).synthetic["classes"] == ["tumour"]
+    with pytest.raises(ConfigError, match="'liver' is none that a label map is chosen by; there are kidney, tumour"):
+        synthesize(CONFIG, checkpoint, tmp_path / "x", Drawing(1), classes=["liver"], options=options)
+
+
+def test_controls_keep_labels_and_exchange_what_they_say(checkpoint, options, drawn, tmp_path):
+    shuffled = synthesize(CONFIG, checkpoint, tmp_path / "shuffled", Drawing(8, control="shuffled"), options=options)
+    untrained = synthesize(CONFIG, None, tmp_path / "untrained", Drawing(8, control="untrained"), options=options)
+    for folder, fewest in ((shuffled, 2), (untrained, 8)):  # many of these patients' label maps are alike
+        np.testing.assert_array_equal(labels(folder), labels(drawn)[:8])
+        differ = [not np.array_equal(a, b) for a, b in zip(images(folder), images(drawn)[:8], strict=True)]
+        assert sum(differ) >= fewest
+    assert SliceStore(untrained).synthetic["generator"] is None
+    with pytest.raises(ConfigError, match="goes without one"):
+        synthesize(CONFIG, checkpoint, tmp_path / "x", Drawing(1, control="untrained"), options=options)
+    with pytest.raises(ConfigError, match="give the checkpoint"):
+        synthesize(CONFIG, None, tmp_path / "x", Drawing(1), options=options)
+    with pytest.raises(ConfigError, match="give one of untrained, shuffled"):
+        Drawing(1, control="random")
+
+
+def test_training_takes_them_and_nothing_else_does(store, drawn):
+    window = {"type": "pathzoo.HUWindow", "centre": 0.0, "width": 400.0}
+    both = SliceSegmentation(str(store), "train", synthetic=str(drawn), pipeline=[window])
+    assert len(both) == 12 + 20
+    for subset in ("val", "test"):
+        with pytest.raises(LeakageError):
+            SliceSegmentation(str(store), subset, synthetic=str(drawn))
+    with pytest.raises(LeakageError):
+        SliceSegmentation(str(drawn), "test").full_init()
+
+
+def test_a_generator_of_held_out_patients_is_refused(checkpoint, options, tmp_path):
+    """The same patients, dealt otherwise: the generator has seen who is tested on here."""
+    other = write_slices(
+        tmp_path / "other", size=(64, 32), cohort={"train": ("P5", "P6"), "val": ("P4",), "test": ("P0", "P1")}
+    )
+    with pytest.raises(LeakageError, match="this store's training subset"):
+        synthesize(CONFIG, checkpoint, tmp_path / "drawn", Drawing(2), options=options | {"data_root": str(other)})
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_a_generator_of_whom_nobody_knows_what_it_saw_is_refused(checkpoint, options, tmp_path):
+    alone = tmp_path / "alone.pth"
+    shutil.copy(checkpoint, alone)
+    with pytest.raises(DataError, match=r"alone.pth: no splits.json lies beside it"):
+        synthesize(CONFIG, alone, tmp_path / "drawn", Drawing(2), options=options)
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_only_a_translators_config_draws(store, checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="task segmentation"):
+        synthesize(
+            "kits_pix2pix/unet1_1xb8_30e_ctslices_small.py",
+            checkpoint,
+            tmp_path / "drawn",
+            options={"data_root": str(store)},
+        )
+
+
+def test_the_tool_reports_and_shows_what_it_drew(checkpoint, options, tmp_path, capsys):
+    words = [f"{key}={value!r}" if isinstance(value, tuple) else f"{key}={value}" for key, value in options.items()]
+    out = tmp_path / "drawn"
+    given = [f"configs/{CONFIG}", str(checkpoint), "--out", str(out), "--count", "12", "--augment-labels"]
+    assert tool.main([*given, "--cfg-options", *words]) == 0
+    said = capsys.readouterr().out
+    assert "12 slices of 4 training patients" in said
+    report = json.loads((out / "report.json").read_text())
+    assert report["quality"]["n"] == 8
+    assert -1 <= report["quality"]["ssim"] <= 1
+    assert report["kid"]["drawn"]["mean"] > 0
+    assert {"drawn", "validation"} <= report["kid"].keys()
+    assert len(report["memorised"]["items"]) == report["memorised"]["flagged"]
+    assert Image.open(out / "pictures.png").width > 600
+    SliceStore(out).verify()
+    assert tool.main([*given, "--cfg-options", *words]) == 2  # nothing is written over
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_patients_slice_is_flagged(store, checkpoint, options, drawn, tmp_path):
+    from pathzoo.apis.synthesis_report import report_synthesis
+    from pathzoo.apis.synthesize import load_generator
+    from pathzoo.ct.store_writer import slice_store_writer
+
+    real, made = SliceStore(store), SliceStore(drawn)
+    settings = {"size": real.size, "known_range": made.known_range, "phantom": True, "source": "synthetic"}
+    with slice_store_writer(tmp_path / "copy", synthetic=made.synthetic, **settings) as writer:
+        for index, record in enumerate(made.records("train")):
+            place = next(k for k, other in enumerate(real.records("train")) if other.item == record.source)
+            image = np.clip(real.image("train", place), -200, 200) if index == 7 else made.image("train", index)
+            about = {"item": record.item, "patient": record.patient, "case": record.case, "slice": index}
+            writer.add("train", image, made.label("train", index), source=record.source, **about)
+    cfg = load_config(CONFIG, options)
+    found = report_synthesis(cfg, load_generator(cfg, checkpoint, 0, "cpu"), tmp_path / "copy")
+    assert "drawn_000007" in found["memorised"]["items"]
+
+
+def test_a_trained_translator_is_published_and_draws_from_the_zoo(run, tmp_path):
+    card = {"description": "A toy.", "licence": "CC-BY-NC-SA-4.0", "commercial_use": False}
+    folder = publish_model(run / "epoch_1.pth", "toy-translator", "1.0.0", tmp_path, card, run=run)
+    manifest = json.loads((folder / "model.json").read_text())
+    assert manifest["task"] == "translation"
+    assert manifest["input"]["hu_window"] == [-200, 200]
+    assert {row["metric"] for row in manifest["metrics"][0]["rows"]} >= {"mae", "ssim"}
+    drawn = get_model(folder)(np.ones((2, 32, 64), np.uint8)).values
+    assert drawn.shape == (2, 1, 32, 64)
+    shutil.rmtree(folder)
