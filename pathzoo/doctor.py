@@ -20,6 +20,9 @@ _PACKAGES = {
     "mmpretrain": ("onedl-mmpretrain", None),
     "mmdet": ("onedl-mmdetection", "detection"),
     "mmseg": ("onedl-mmsegmentation", "segmentation"),
+    "nibabel": ("nibabel", "ct"),
+    "pydicom": ("pydicom", "ct"),
+    "skimage": ("scikit-image", "translation"),
     "timm": ("timm", None),
     "albumentations": ("albumentations", None),
     "openslide": ("openslide-python", None),
@@ -51,7 +54,7 @@ def examine() -> list[Check]:
     """Runs every check; takes some seconds, since torch is imported."""
     checks = [_python()]
     checks += [_package(module, *where) for module, where in _PACKAGES.items()]
-    checks += [_safely(check) for check in (_opencv, _torch_pair, _ops, _openslide, _plugins, _zoo, _disk)]
+    checks += [_safely(check) for check in (_opencv, _torch_pair, _ops, _mmagic, _openslide, _plugins, _zoo, _disk)]
     return checks
 
 
@@ -131,6 +134,20 @@ def _ops() -> Check:
     from pathzoo.compat.mmcv_ops import install
 
     return Check("mmcv ops", True, "torchvision's stand in (nothing compiled)" if install() else "compiled")
+
+
+def _mmagic() -> Check:
+    from pathzoo import compat
+    from pathzoo.compat import mmagic
+
+    if importlib.util.find_spec("mmagic") is None:
+        return Check("mmagic", True, f"not installed (only needed for Pix2Pix: {mmagic.COMMAND})")
+    compat.install()
+    try:
+        mmagic.install()
+    except ImportError as error:
+        return Check("mmagic", False, str(error), mmagic.COMMAND)
+    return Check("mmagic", True, f"{_version('mmagic')}, its Pix2Pix parts")
 
 
 def _openslide() -> Check:

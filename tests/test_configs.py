@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from slice_stores import write_slices
 
 from pathzoo.apis.config import load_config
 from pathzoo.apis.setup import setup
@@ -15,6 +16,7 @@ from pathzoo.apis.train import train
 from pathzoo.datasets.detection_tiles import DET_META_KEYS
 from pathzoo.datasets.phantom import write_biopsies, write_breakhis, write_regions, write_tiles
 from pathzoo.datasets.regions import SEG_META_KEYS
+from pathzoo.datasets.slices import SLICE_META_KEYS
 from pathzoo.paths import configs_root, leaf_configs
 from pathzoo.registry import MODELS, TRANSFORMS
 from pathzoo.wsi.annotated_boxes import write_box_tiles
@@ -27,6 +29,10 @@ _ALL = {str(path.relative_to(configs_root())): path for path in leaf_configs()}
 _SEGMENTATION = {name for name in _ALL if name.startswith("self_training/")}
 _PRETEXT = {n for n in _ALL if n.startswith(("rotation_pred/", "simclr/")) and not n.startswith("simclr/full_")}
 _DETECTION = {name for name in _ALL if name.startswith("glomerulus_yolov5/")}
+_SLICES = {name for name in _ALL if name.startswith("kits_pix2pix/") and "breastlesions" not in name}
+#: Segmentation, and a translator, of regions.
+_REGIONS = {name for name in _ALL if "breastlesions" in name}
+_TRANSLATION = {name for name in _ALL if name.startswith("kits_pix2pix/pix2pix")}
 _SMALL = [name for name in _ALL if name.endswith("_small.py")]
 
 
@@ -76,23 +82,38 @@ def biopsies(tmp_path_factory) -> Path:
     return root / "tiles"
 
 
-def _shrunk(name: str, phantom: Path, regions: Path, tiles: Path, biopsies: Path) -> dict:
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory) -> Path:
+    """Seven drawn patients with three slices each."""
+    return write_slices(tmp_path_factory.mktemp("slices") / "store", size=(128, 128))
+
+
+@pytest.fixture(scope="module")
+def drawn(phantom, regions, tiles, biopsies, slices) -> dict[str, Path]:
+    """All of it by name."""
+    return {"phantom": phantom, "regions": regions, "tiles": tiles, "biopsies": biopsies, "slices": slices}
+
+
+def _shrunk(name: str, phantom: Path, regions: Path, tiles: Path, biopsies: Path, slices: Path) -> dict:
     """Options that make a run of a config a matter of seconds: batches of 2, one epoch, no worker processes."""
     config = load_config(name)
     if name in _DETECTION:
         return {"data_root": str(biopsies), "train_cfg.max_epochs": 1, "train_cfg.val_interval": 1}
-    if name in _SEGMENTATION:
+    if name in _REGIONS:
         options = {"data_root": str(regions), "patches_per_epoch": 4}
+        options |= {"train_cfg.val_interval": 1} if name in _TRANSLATION else {}
         # Two epochs, so that a round of pseudo-labels is made and trained on.
         return options | (
             {"train_cfg.max_epochs": 2, "rounds": [1]} if "rounds" in config.parameters else {"train_cfg.max_epochs": 1}
         )
-    options = {"train_cfg.max_epochs": 1, "model.backbone.pretrained": None}
+    options = {"train_cfg.max_epochs": 1} | _random_weights(name)
     for part in ("train", "val", "test"):
         if config[f"{part}_dataloader"] is None:
             continue
         options |= {f"{part}_dataloader.batch_size": 2, f"{part}_dataloader.num_workers": 0}
         options |= {f"{part}_dataloader.persistent_workers": False}
+    if name in _SLICES:
+        return options | {"data_root": str(slices), "samples_per_epoch": 4}
     if "source" in config.parameters:
         return options | {"source": str(tiles / "kidney")}
     if "label_fraction" in config.parameters:
@@ -101,6 +122,10 @@ def _shrunk(name: str, phantom: Path, regions: Path, tiles: Path, biopsies: Path
         {"ann_file": str(phantom / "tiles.csv")} if "ann_file" in config.parameters else {"data_root": str(phantom)}
     )
     return options
+
+
+def _random_weights(name: str) -> dict:
+    return {} if name in _DETECTION | _TRANSLATION else {"model.backbone.pretrained": None}
 
 
 @pytest.mark.parametrize("name", _ALL)
@@ -123,12 +148,21 @@ def test_config_says_what_it_is(name):
 
 @pytest.mark.parametrize("name", _ALL)
 def test_model_is_built_and_gives_its_classes(name):
-    config = load_config(name, {} if name in _DETECTION else {"model.backbone.pretrained": None})
+    config = load_config(name, _random_weights(name))
     size = config.model_input.tile_size
     with torch.device("meta"):
         model = MODELS.build(copy.deepcopy(config.model)).eval()
-        logits = model(torch.zeros(2, 3, size[1], size[0]), mode="tensor")
-    if name in _SEGMENTATION:
+        channels = len(config.model.data_preprocessor.mean)
+        if name in _TRANSLATION:
+            logits = model.generators["image"](torch.zeros(2, model.n_classes, size[1], size[0]))
+        else:
+            logits = model(torch.zeros(2, channels, size[1], size[0]), mode="tensor")
+    if name in _TRANSLATION:
+        assert logits.shape == (2, channels, size[1], size[0])
+    elif name in _SLICES:  # mmseg's FPN head answers at stride 4; what it predicts is enlarged
+        stride = 4 if "neck" in config.model else 1
+        assert logits.shape == (2, 3, size[1] // stride, size[0] // stride)
+    elif name in _SEGMENTATION:
         assert logits.shape == (2, config.model.decode_head.num_classes, size[1], size[0])
     elif name in _DETECTION:
         assert [maps.shape[2:4] for maps in logits[0]] == [(size[1] // s, size[0] // s) for s in (8, 16, 32)]
@@ -144,7 +178,7 @@ def test_model_is_built_and_gives_its_classes(name):
     assert not list(find_refused(to_data(config.model)))  # so it can be published
 
 
-@pytest.mark.parametrize("name", _ALL)
+@pytest.mark.parametrize("name", sorted(set(_ALL) - _SLICES))
 def test_red_patch_reaches_the_network_as_red(name, tmp_path):
     """OpenMMLab's own loaders give BGR; pictures inside pathzoo are RGB, in training and in testing."""
     config = load_config(name)
@@ -157,7 +191,7 @@ def test_red_patch_reaches_the_network_as_red(name, tmp_path):
         results = {"img_path": str(tmp_path / "red.png"), "item": "red.png", "gt_label": 0, "patient": "p"}
         results |= {"slide": None, "mpp": 0.49, "sample_seed": 1}
         dataset = config[f"{part}_dataloader"].dataset
-        if name in _SEGMENTATION:  # whose data sets cut patches; the part of it that reads files is tests/datasets'
+        if name in _REGIONS:  # whose data sets cut patches; the part of it that reads files is tests/datasets'
             results |= _patch(red, config.model_input.tile_size)
             dataset = dataset.get("labelled", dataset)
         if name in _DETECTION:
@@ -174,7 +208,7 @@ def test_red_patch_reaches_the_network_as_red(name, tmp_path):
                 assert picture.shape[1:] == config.model_input.tile_size[::-1]
 
 
-@pytest.mark.parametrize("name", sorted(_SEGMENTATION | _DETECTION))
+@pytest.mark.parametrize("name", sorted(_REGIONS | _DETECTION | _SLICES))
 def test_the_copy_in_a_work_folder_hands_out_the_same_metadata(name, tmp_path):
     """A name that is imported lazily would be dumped as its text, and every sample's weight and patient be lost."""
     load_config(name).dump(str(tmp_path / "copy.py"))
@@ -183,6 +217,7 @@ def test_the_copy_in_a_work_folder_hands_out_the_same_metadata(name, tmp_path):
             dataset = config[f"{part}_dataloader"].dataset
             for one in [dataset[key] for key in ("labelled", "unlabelled") if key in dataset] or [dataset]:
                 wanted = DET_META_KEYS if name in _DETECTION else SEG_META_KEYS
+                wanted = SLICE_META_KEYS if name in _SLICES else wanted
                 assert tuple(one.pipeline[-1].meta_keys) == wanted
 
 
@@ -204,15 +239,16 @@ def _patch(picture: np.ndarray, size: tuple[int, int]) -> dict:
 
 
 @pytest.mark.parametrize("name", _SMALL)
-def test_small_config_takes_training_steps_and_leaves_its_record(name, phantom, regions, tiles, biopsies, tmp_path):
-    folder = train(name, tmp_path / "run", options=_shrunk(name, phantom, regions, tiles, biopsies), seed=3)
+def test_small_config_takes_training_steps_and_leaves_its_record(name, drawn, tmp_path):
+    folder = train(name, tmp_path / "run", options=_shrunk(name, **drawn), seed=3)
     record = json.loads((folder / "train_run.json").read_text())
     assert record["status"] == "finished"
     assert record["seed"] == 3
     assert record["config"]["digest"]
     assert record["data"]["digest"]
     assert record["data"]["synthetic"] is True
-    whole = "mmseg.EncoderDecoder" if name in _SEGMENTATION else "mmpretrain.ImageClassifier"
+    whole = "mmseg.EncoderDecoder" if name in _SEGMENTATION | _SLICES else "mmpretrain.ImageClassifier"
+    whole = "pathzoo.LabelToImage" if name in _TRANSLATION else whole
     if name in _DETECTION:
         whole = "mmdet.RTMDet" if "rtmdet" in name else "mmdet.SingleStageDetector"
     assert record["model"]["type"] == whole

@@ -61,6 +61,7 @@ def test_a_broken_plug_in_is_one_line(site, tmp_path):
     assert "plug-in pathzoo-example-plugin 1.2.0 fails to import" in done.stderr
 
 
+@pytest.mark.slow
 def test_trained_published_and_refused_where_the_plug_in_is_missing(site, tmp_path):
     tiny_run.draw_cohort(tmp_path / "data")
     options = tiny_run.tiny_options(tmp_path / "data") | {"model.neck.type": "pathzoo.MaxPooling"}

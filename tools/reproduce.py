@@ -21,7 +21,7 @@ from pathzoo.cli import one_line
 from pathzoo.errors import PathzooError
 from pathzoo.paths import configs_root
 
-STUDIES = ("breakhis_xception", "self_training", "simclr", "glomerulus_yolov5")
+STUDIES = ("breakhis_xception", "self_training", "simclr", "glomerulus_yolov5", "kits_pix2pix")
 
 
 def main(argv: list[str] | None = None) -> int:

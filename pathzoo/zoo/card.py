@@ -5,6 +5,7 @@ It shows the weights' digest, not the manifest's: the manifest lists the card's 
 
 from collections.abc import Iterable
 
+from pathzoo.zoo.inputs import WORDS, form_of
 from pathzoo.zoo.manifest import WEIGHTS_FILE, Evaluation, Manifest, ModelInput, Training
 
 #: task -> what a call returns, in a few words
@@ -13,6 +14,7 @@ _OUTPUTS = {
     "segmentation": "probabilities (N, C, H, W)",
     "detection": "boxes",
     "representation": "vectors (N, D)",
+    "translation": "pictures (N, K, H, W)",
 }
 
 
@@ -42,7 +44,9 @@ def _warning(manifest: Manifest) -> str:
 
 def _loading(manifest: Manifest) -> str:
     out = _OUTPUTS.get(manifest.task)
-    comment = f"  # model(tiles): uint8 (N, H, W, 3) RGB in, {out} out" if out else ""
+    form = form_of(manifest)
+    given = "uint8 (N, H, W, 3) RGB" if form == "pictures" else WORDS[form]
+    comment = f"  # model({'tiles' if form == 'pictures' else form}): {given} in, {out} out" if out else ""
     return f'```python\nimport pathzoo\nmodel = pathzoo.get_model("{manifest.name}"){comment}\n```'
 
 

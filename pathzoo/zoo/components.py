@@ -12,12 +12,15 @@ BUILT_IN = {
     "pathzoo.ColorThresholdClassifier": "pathzoo.models.rule_based:ColorThresholdClassifier",
     "pathzoo.ColorThresholdSegmenter": "pathzoo.models.rule_based:ColorThresholdSegmenter",
     "pathzoo.DiceLoss": "pathzoo.models.losses.dice:DiceLoss",
+    "pathzoo.LabelToImage": "pathzoo.models:LabelToImage",
+    "pathzoo.PairPreprocessor": "pathzoo.models:PairPreprocessor",
     "pathzoo.PixelCrossEntropy": "pathzoo.models.losses.cross_entropy:PixelCrossEntropy",
     "pathzoo.TimmBackbone": "pathzoo.models.backbones.timm_backbone:TimmBackbone",
     "pathzoo.UNetHead": "pathzoo.models:UNetHead",  # by the package, which readies mmseg's import
     "pathzoo.YOLOv5Backbone": "pathzoo.models.backbones.yolov5_backbone:YOLOv5Backbone",
     "pathzoo.YOLOv5Head": "pathzoo.models:YOLOv5Head",
     "pathzoo.YOLOv5PAFPN": "pathzoo.models.necks:YOLOv5PAFPN",
+    "mmagic.UnetGenerator": "pathzoo.models:UnetGenerator",  # by the package, which readies mmagic's import
     "mmengine.ImgDataPreprocessor": "mmengine.model:ImgDataPreprocessor",
     "torch.BatchNorm2d": "torch.nn:BatchNorm2d",
     "torch.SyncBatchNorm": "torch.nn:SyncBatchNorm",
@@ -35,7 +38,7 @@ _OF_HOSTS = {
     """,
     "mmseg": """
         EncoderDecoder SegDataPreProcessor ResNet ResNetV1c UNet
-        FCNHead PSPHead ASPPHead DepthwiseSeparableASPPHead UPerHead
+        FPN FPNHead FCNHead PSPHead ASPPHead DepthwiseSeparableASPPHead UPerHead
         CrossEntropyLoss DiceLoss FocalLoss TverskyLoss
     """,
     "mmdet": """
@@ -52,6 +55,7 @@ for _folder, _name in (
     ("coders", "DistancePointBBoxCoder"),
 ):
     BUILT_IN[f"mmdet.{_name}"] = f"mmdet.models.task_modules.{_folder}:{_name}"
+BUILT_IN["mmseg.InterpConv"] = "mmseg.models.backbones.unet:InterpConv"
 
 
 class PublishedAs(NamedTuple):
@@ -63,22 +67,37 @@ class PublishedAs(NamedTuple):
     backbone_only: bool = False
 
 
-#: Whole models that differ from another one in training alone: none of these names is ever published.
-TRAINED_AS = {
-    "pathzoo.ConsistencySegmentor": PublishedAs(
-        "mmseg.EncoderDecoder", without=("threshold", "momentum", "consistency_weight", "strong")
-    ),
-} | {
-    name: PublishedAs("mmpretrain.ImageClassifier", backbone_only=True)
-    for name in ("pathzoo.SimCLR", "pathzoo.RotationPred", "mmpretrain.SimCLR", "mmpretrain.BYOL", "mmpretrain.SimSiam")
-}
+#: Whole models that are published without what training alone needs, most of them under another's name.
+TRAINED_AS = (
+    {
+        "pathzoo.ConsistencySegmentor": PublishedAs(
+            "mmseg.EncoderDecoder", without=("threshold", "momentum", "consistency_weight", "strong")
+        ),
+    }
+    | {
+        # Its discriminator judges in training alone.
+        "pathzoo.LabelToImage": PublishedAs(
+            "pathzoo.LabelToImage", without=("discriminator", "pixel_loss_weight", "discriminator_steps")
+        )
+    }
+    | {
+        name: PublishedAs("mmpretrain.ImageClassifier", backbone_only=True)
+        for name in (
+            "pathzoo.SimCLR",
+            "pathzoo.RotationPred",
+            "mmpretrain.SimCLR",
+            "mmpretrain.BYOL",
+            "mmpretrain.SimSiam",
+        )
+    }
+)
 
 #: Tensors of checkpoints under these prefixes serve training alone; they are not published.
-TRAINING_TENSORS = ("teacher.",)
+TRAINING_TENSORS = ("teacher.", "discriminators.")
 
 #: Allowed words that are no component: hosts read this exact text in the place of a `type`. (mmcv evaluates the name of
-#: its suppression as Python, so that no text of a manifest may reach it.)
-WORDS = {"mmcv.nms": "nms"}
+#: its suppression as Python, so that no text of a manifest may reach it; mmagic asks whether its norm is "IN".)
+WORDS = {"mmcv.nms": "nms", "mmcv.IN": "IN"}
 
 #: What host configs call some of them.
 HOST_NAMES = {
@@ -86,6 +105,7 @@ HOST_NAMES = {
     "BN2d": "torch.BatchNorm2d",
     "SyncBN": "torch.SyncBatchNorm",
     "GN": "torch.GroupNorm",
+    "IN": "mmcv.IN",
     "Conv": "torch.Conv2d",
     "Swish": "torch.SiLU",
     "nms": "mmcv.nms",
@@ -104,7 +124,13 @@ WHOLE_MODELS = {
         "pathzoo.BlobDetector",
     },
     "representation": {"mmpretrain.ImageClassifier"},
+    "translation": {"pathzoo.LabelToImage"},
 }
 
-#: Key path of the block whose `num_classes` is the number of a model's classes.
-HEADS = {"classification": "head", "segmentation": "decode_head", "detection": "bbox_head"}
+#: Key path of the block whose `num_classes` (`n_classes` of a translator) is the number of a model's classes.
+HEADS = {
+    "classification": "head",
+    "segmentation": "decode_head",
+    "detection": "bbox_head",
+    "translation": "data_preprocessor",
+}

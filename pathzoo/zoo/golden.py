@@ -5,7 +5,7 @@ They are made by integer arithmetic from a seed, never from a patient's image.
 
 import numpy as np
 
-from pathzoo.wsi.predictor import ClassProbs, Embeddings, Prediction, SegProbs
+from pathzoo.wsi.predictor import ClassProbs, Embeddings, Pictures, Prediction, SegProbs
 
 #: task -> what of its outputs is kept (the manifest's `golden.quantity`; see `golden_values`).
 QUANTITIES = {
@@ -13,9 +13,12 @@ QUANTITIES = {
     "segmentation": "mean_class_probs",
     "detection": "boxes",
     "representation": "embeddings",
+    "translation": "mean_values",
 }
 #: How far outputs may lie apart, by quantity. Boxes come and go in whole at a detector's score threshold, see there.
-TOLERANCES = {"class_probs": 1e-3, "mean_class_probs": 1e-3, "boxes": 5e-3, "embeddings": 1e-3}
+TOLERANCES = {"class_probs": 1e-3, "mean_class_probs": 1e-3, "boxes": 5e-3, "embeddings": 1e-3, "mean_values": 0.05}
+#: A drawn picture is kept as the means of this many parts a side.
+_PARTS = 4
 
 
 def noise_tiles(seed: int, n: int, size: tuple[int, int]) -> np.ndarray:
@@ -46,7 +49,7 @@ def golden_values(prediction: Prediction, size: tuple[int, int], n_classes: int)
     """The numbers of a prediction that are kept, one row of fixed length per tile.
 
     Classification: the probabilities. Segmentation: each class's mean probability over the tile. Representation: the
-    vector. Detection: see `summarise_boxes`.
+    vector. Translation: the means of each channel over 4 x 4 parts of the picture. Detection: see `summarise_boxes`.
 
     Args:
         prediction: The outputs on n tiles.
@@ -59,6 +62,10 @@ def golden_values(prediction: Prediction, size: tuple[int, int], n_classes: int)
         rows = prediction.probs.mean(axis=(2, 3), dtype=np.float64)
     elif isinstance(prediction, Embeddings):
         rows = prediction.vectors
+    elif isinstance(prediction, Pictures):
+        strips = np.array_split(prediction.values.astype(np.float64), _PARTS, axis=2)
+        parts = [part.mean(axis=(2, 3)) for strip in strips for part in np.array_split(strip, _PARTS, axis=3)]
+        rows = np.concatenate(parts, axis=1)
     else:
         rows = np.stack([summarise_boxes(boxes, size, n_classes) for boxes in prediction.boxes])
     return [[float(value) for value in row] for row in rows]

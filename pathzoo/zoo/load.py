@@ -6,17 +6,19 @@ torch is imported inside the functions that need it: listing models costs none.
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathzoo.ct.window import hounsfield_between
 from pathzoo.errors import DataError, ZooError
 from pathzoo.fileio import sha256_bytes
-from pathzoo.wsi.predictor import InputSpec, Prediction
+from pathzoo.wsi.predictor import InputSpec, Pictures, Prediction
 from pathzoo.wsi.stain import StainFit, normalize_picture
 from pathzoo.zoo.allowlist import build_from_data
 from pathzoo.zoo.find import find_model, list_models
-from pathzoo.zoo.golden import golden_values, noise_tiles
+from pathzoo.zoo.golden import golden_values
+from pathzoo.zoo.inputs import WORDS, batch_of, blank, form_of, noise
 from pathzoo.zoo.manifest import WEIGHTS_FILE, Manifest
 from pathzoo.zoo.predictors import PREDICTORS, first
 from pathzoo.zoo.prepare import check_pictures, prepare_image
@@ -55,39 +57,50 @@ class LoadedModel:
         self.task: str = manifest.task
         self.classes = manifest.classes
         self.score_threshold = manifest.score_threshold
+        self.takes = form_of(manifest)
         spec = manifest.input
         self.input = InputSpec(spec.tile_size, spec.mpp, spec.mpp_tolerance, _stain(manifest))
 
     def __call__(self, tiles: np.ndarray, /) -> Prediction:
-        """Predicts RGB uint8 tiles (N, H, W, 3) of exactly `input.tile_size`, stained as `input.stain` says.
+        """Predicts tiles of exactly `input.tile_size`.
+
+        Args:
+            tiles: RGB uint8 (N, H, W, 3), stained as `input.stain` says; CT slices, grey pictures and label maps for
+                models that take those (`pathzoo.zoo.inputs`).
 
         Returns:
             By task: `ClassProbs` (N, C) and `SegProbs` (N, C, H, W), float32, a softmax over C; `Boxes`, one (n, 6) per
-            tile, inside the tile; `Embeddings` (N, D).
+            tile, inside the tile; `Embeddings` (N, D); `Pictures` (N, K, H, W), of translation.
 
         Raises:
-            DataError: Not uint8 RGB, or of another size.
+            DataError: Not what the model takes, or of another size.
             ZooError: The network's answer is not of its task.
         """
         import torch
 
-        check_pictures(tiles, 4)
-        width, height = self.input.tile_size
-        if tiles.shape[1:3] != (height, width):
-            raise DataError(
-                f"{self.name} takes tiles of {width} x {height} px, not {tiles.shape[2]} x {tiles.shape[1]}"
-            )
-        if len(tiles) == 0:  # the sizes of an empty answer are those of another one
-            return first(self(np.full((1, height, width, 3), 255, np.uint8)), 0)
+        batch = batch_of(tiles, self.manifest)
+        if len(batch) == 0:  # the sizes of an empty answer are those of another one
+            return first(self(blank(self.manifest)), 0)
         with torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device).permute(0, 3, 1, 2)  # (N, 3, H, W)
-            return PREDICTORS[self.task](self.module, batch, len(self.classes))
+            answer = PREDICTORS[self.task](self.module, torch.from_numpy(batch).to(self.device), len(self.classes))
+        window = self.manifest.input.hu_window
+        if isinstance(answer, Pictures) and window is not None:
+            return Pictures(hounsfield_between(answer.values, *window).astype(np.float32))
+        return answer
 
     def prepare(self, image: np.ndarray, mpp: float | None = None) -> np.ndarray:
         """The tile (H, W, 3) that stands for a whole RGB uint8 image; see `pathzoo.zoo.prepare.prepare_image`.
 
         Where the model asks for a stain, the image is first normalised to it by a fit of its own.
+
+        Raises:
+            DataError: The model takes no pictures, or `prepare_image` says what.
         """
+        if self.takes != "pictures":
+            raise DataError(
+                f"{self.name} takes {WORDS[self.takes]}, neither pictures nor slides: give it such an array "
+                f"(pathzoo.get_model({self.name!r}))"
+            )
         if self.input.stain is not None:
             check_pictures(image, 3)
             image, _ = normalize_picture(image, self.input.stain)
@@ -174,7 +187,7 @@ def fill_module(module: "nn.Module", tensors: "dict[str, torch.Tensor]", source:
 def golden_outputs(model: LoadedModel, seed: int, n: int) -> list[list[float]]:
     """What is kept of the model's outputs on `n` synthetic tiles, see `pathzoo.zoo.golden.golden_values`."""
     size = model.input.tile_size
-    return golden_values(model(noise_tiles(seed, n, size)), size, len(model.classes))
+    return golden_values(model(noise(seed, n, model.manifest)), size, len(model.classes))
 
 
 def _require_supported(manifest: Manifest) -> None:
@@ -183,11 +196,9 @@ def _require_supported(manifest: Manifest) -> None:
         raise ZooError(f"{manifest.name}: this version of pathzoo runs {', '.join(PREDICTORS)}, not {manifest.task}")
     _stain(manifest)
     spec = manifest.input
-    applied = {
-        "hu_window": (spec.hu_window, None),
-        "value_range": (spec.value_range, (0.0, 255.0)),
-        "channels": (spec.channels, "RGB"),
-    }
+    applied: dict[str, tuple[Any, Any]] = {"value_range": (spec.value_range, (0.0, 255.0))}
+    if spec.channels != "grey":
+        applied["hu_window"] = (spec.hu_window, None)
     for field, (value, only) in applied.items():
         if value != only:
             raise ZooError(

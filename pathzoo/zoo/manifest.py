@@ -70,7 +70,8 @@ class ModelInput(Block):
     """How to feed the model.
 
     `tile_size` (width, height) in px; `mpp` in microns per px, null where it was unknown in training (such a model
-    takes images, not slides); `mpp_tolerance` relative; `hu_window` (low, high) for CT; `mean`, `std` on `value_range`.
+    takes images, not slides); `mpp_tolerance` relative; `hu_window` (low, high) for CT, spread over `value_range`;
+    `mean`, `std` on `value_range`. Of a translator all but `tile_size` describe the picture that it draws.
     """
 
     tile_size: tuple[TileSide, TileSide]
@@ -172,7 +173,7 @@ class MetricRow(Block):
     """One number with its doubt: `low` and `high` bound the interval, null without known patients."""
 
     metric: Text
-    level: Literal["image", "tile", "patient", "slide", "pixel", "patch", "region"]
+    level: Literal["image", "tile", "patient", "slide", "pixel", "patch", "region", "slice"]
     n: Count
     value: float
     low: float | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathzoo.errors import ZooError
-from pathzoo.wsi.predictor import Boxes, ClassProbs, Embeddings, Prediction, SegProbs
+from pathzoo.wsi.predictor import Boxes, ClassProbs, Embeddings, Pictures, Prediction, SegProbs
 
 if TYPE_CHECKING:
     import torch
@@ -78,12 +78,22 @@ def detect(module: "nn.Module", tiles: "torch.Tensor", n_classes: int) -> Boxes:
     return Boxes(boxes)
 
 
+def translate(module: "nn.Module", labels: "torch.Tensor", n_classes: int) -> Pictures:
+    """`LabelToImage`: `draw` makes pictures (N, K, H, W), 0..255, of label maps (N, H, W), without noise."""
+    draw: Any = module.draw
+    drawn = draw(labels).float()
+    fits = drawn.ndim == 4 and len(drawn) == len(labels) and drawn.shape[2:] == labels.shape[1:]
+    _require(fits, drawn.shape, "pictures (N, K, H, W)")
+    return Pictures(drawn.cpu().numpy())
+
+
 #: task -> what is asked; the tasks that this version runs.
 PREDICTORS: "dict[str, Predict]" = {
     "classification": classify,
     "segmentation": segment,
     "detection": detect,
     "representation": embed,
+    "translation": translate,
 }
 
 
@@ -95,6 +105,8 @@ def first(prediction: Prediction, n: int) -> Prediction:
         return SegProbs(prediction.probs[:n])
     if isinstance(prediction, Embeddings):
         return Embeddings(prediction.vectors[:n])
+    if isinstance(prediction, Pictures):
+        return Pictures(prediction.values[:n])
     return Boxes(prediction.boxes[:n])
 
 

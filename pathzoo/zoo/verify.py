@@ -174,10 +174,11 @@ def find_inconsistent(manifest: Manifest) -> list[Problem]:
     """Where the config, the classes and the input block tell different stories."""
     problems = []
     key = HEADS.get(manifest.task, "head")
+    number = "n_classes" if manifest.task == "translation" else "num_classes"
     head = manifest.model.get(key)
-    n_outputs = head.get("num_classes") if isinstance(head, dict) else None
-    if n_outputs is not None and n_outputs != len(manifest.classes):
-        problems.append(f"model.{key}.num_classes is {n_outputs}, but there are {len(manifest.classes)} classes")
+    stated = head.get(number) if isinstance(head, dict) else None
+    if stated is not None and stated != len(manifest.classes):
+        problems.append(f"model.{key}.{number} is {stated}, but there are {len(manifest.classes)} classes")
     given = manifest.model.get("data_preprocessor")
     steps = given if isinstance(given, dict) else {}
     for name, declared in (("mean", manifest.input.mean), ("std", manifest.input.std)):

@@ -48,7 +48,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        if start[:1] == b"\x80" or start[:2] == b"PK":
+        # A length may begin with the same bytes: only what does not go on with the header's brace is taken for these.
+        if file.read(1) != b"{" and (start[:1] == b"\x80" or start[:2] == b"PK"):
             kind = "a pickle" if start[:1] == b"\x80" else "a zip archive as torch.save writes it, with a pickle inside"
             raise ZooError(
                 f"{path.name}: is {kind}, not safetensors; unpickling runs foreign code, so it is never opened"
@@ -56,6 +57,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         length = int.from_bytes(start, "little")
         if len(start) < 8 or not 2 <= length <= min(_MAX_HEADER, size - 8):
             raise ZooError(f"{path.name}: is no safetensors file, or is truncated (header of {length} bytes in {size})")
+        file.seek(len(start))
         raw = file.read(length)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import safetensors.torch
 
 from pathzoo.errors import ZooError
 from pathzoo.zoo.load import get_model
 from pathzoo.zoo.verify import require_verified, verify_model
+from pathzoo.zoo.weights import read_header
 
 
 def assert_refused(folder, file, *words):
@@ -95,6 +97,17 @@ class Bomb:
 
     def __reduce__(self):
         return (exec, ("import pathlib; pathlib.Path('BOMB').write_text('boom')",))
+
+
+@pytest.mark.parametrize(("length", "start"), [(0x180, b"\x80"), (0x14B50, b"PK")])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length, start):
+    """Its length comes first, little-endian: of every 32 files one or so begins with the byte of a pickle."""
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert path.read_bytes().startswith(start)
+    assert read_header(path).tensors == {"a": ("F32", (1,))}
+    assert safetensors.torch.load_file(path)["a"].tolist() == [0]
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch.save"])

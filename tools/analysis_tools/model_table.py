@@ -17,7 +17,11 @@ START, END = "<!-- models: drawn by tools/analysis_tools/model_table.py -->", "<
 _HEADLINES = (
     (("accuracy", "image"), "accuracy", "image", "images"),
     (("accuracy", "tile"), "accuracy", "tile", "tiles"),
+    (("average_precision", "slide"), "average precision", "slide", "slides"),
+    (("ap", "tile"), "COCO AP", "tile", "tiles"),
+    (("patient_dice_kidney", "patient"), "Dice of the kidney", "patient", "patients"),
     (("miou", "pixel"), "mIoU", "region", "regions"),
+    (("ssim", "image"), "SSIM to the real picture", "image", "pictures"),
     (("loss", "tile"), "validation loss of its pretext", "tile", "tiles"),
 )
 
@@ -66,9 +70,9 @@ def _cells(manifest: Manifest, folder: Path) -> list[str]:
 
 def _test(manifest: Manifest) -> str:
     """The first of `_HEADLINES` that was measured."""
-    for evaluation in manifest.metrics:
-        rows = {(row.metric, row.level): row for row in evaluation.rows}
-        for key, name, counted, many in _HEADLINES:
+    of_evaluations = [{(row.metric, row.level): row for row in one.rows} for one in manifest.metrics]
+    for key, name, counted, many in _HEADLINES:
+        for rows in of_evaluations:
             if key in rows:
                 row = rows[key]
                 interval = "" if row.low is None else f" [{row.low:.2f}, {row.high:.2f}]"

@@ -1,0 +1,62 @@
+"""Breast lesions from label maps: Pix2Pix, 256 px of H&E.
+
+So that a rare class of breast lesions is augmented as the tumours of study 5 are; networks and settings are those of
+Isola et al., with instance normalisation, which is what batches of one make of theirs.
+
+Command: python tools/train.py configs/kits_pix2pix/pix2pix_unet_1xb1_200e_breastlesions_256.py
+Then: python tools/synthesize.py CONFIG CHECKPOINT --out data/breast_drawn --classes malignant
+Result: README.md here.
+"""
+
+from mmengine.config import read_base
+
+from pathzoo.engine.distributed import AveragedGradients
+from pathzoo.models import LabelToImage, PairPreprocessor, PatchDiscriminator, UnetGenerator
+
+with read_base():
+    from .._base_.datasets.breast_pairs import (
+        parameters,
+        test_dataloader,
+        test_evaluator,
+        train_dataloader,
+        val_dataloader,
+        val_evaluator,
+    )
+    from .._base_.default_runtime import (
+        custom_hooks,
+        default_hooks,
+        default_scope,
+        env_cfg,
+        load_from,
+        log_level,
+        log_processor,
+        randomness,
+        resume,
+        runner_type,
+    )
+    from .._base_.schedules.pix2pix_200e import optim_wrapper, param_scheduler, test_cfg, train_cfg, val_cfg
+
+model = dict(
+    type=LabelToImage,
+    data_preprocessor=dict(type=PairPreprocessor, n_classes=3, mean=[127.5] * 3, std=[127.5] * 3),
+    # (N, 3, 256, 256) RGB of 0..255 and labels -> one-hot (N, 3, 256, 256) and picture (N, 3, 256, 256) in -1..1
+    generator=dict(
+        type=UnetGenerator,
+        in_channels=3,  # classes
+        out_channels=3,
+        num_down=7,  # to (N, 512, 2, 2) and back
+        base_channels=64,
+        norm_cfg=dict(type="IN"),
+        use_dropout=True,
+    ),  # -> (N, 3, 256, 256)
+    discriminator=dict(
+        type=PatchDiscriminator, in_channels=6, base_channels=64, num_conv=3, norm_cfg=dict(type="IN")
+    ),  # (N, 6, 256, 256) -> (N, 1, 30, 30): a verdict on each patch of 70 px
+    pixel_loss_weight=100.0,
+)
+model_wrapper_cfg = dict(type=AveragedGradients)  # where several processes train
+model_input = dict(tile_size=(256, 256), mpp=0.5, mpp_tolerance=0.1, channels="RGB", resize=dict(kind="mpp"))
+# As in the segmentation configs: what the data state is held against this before training.
+parameters.update(mpp=["model_input.mpp"])
+study = "kits_pix2pix"
+task = "translation"
