@@ -95,6 +95,12 @@ def test_means_over_seeds_stand_beside_the_studys_figures():
     assert "| phantom | YOLOv5 L | 101 | 72 | 8 | 160 | 0.900 |" in text
 
 
+def test_arms_that_the_study_has_not_stand_beside_its_figures_too():
+    text = study.table([_row("YOLOv5 N", 100, 0.8), _row("YOLOv5 N", 101, 0.9), _row("RTMDet tiny (peer)", 100, 0.7)])
+    assert "means over up to 2 seeds, tested on" in text
+    assert "YOLOv5 L 0.908 / 0.923 / 0.915; YOLOv5 XL 0.901 / 0.926 / 0.913;" in text
+
+
 def test_no_rows_and_rows_not_run_have_their_words():
     assert study.table([]) == "No rows yet."
     text = study.table([_row("YOLOv5 XL", 100, 0, status="not run", note="no COCO weights of yolov5x at hand")])

@@ -6,7 +6,11 @@ from studies.results import Row, comparable, floats, shown, spread
 
 #: Precision, recall and F1 as the study prints them; at which level and overlap, it does not say.
 _PRINTED = {"YOLOv5 L": "0.908 / 0.923 / 0.915", "YOLOv5 XL": "0.901 / 0.926 / 0.913"}
-_EARLIER = "Earlier work, as the study quotes it: precision 0.931, recall 0.831, F1 0.878."
+_STUDY = (
+    f"The study's own precision / recall / F1: {'; '.join(f'{arm} {printed}' for arm, printed in _PRINTED.items())}; "
+    "earlier work, as it quotes it, 0.931 / 0.831 / 0.878. At which level and overlap it does not say: presumably on "
+    "tiles, where a glomerulus counts in each that shows it, so that our tiles compare and our slides do not."
+)
 _HEADS = {
     "tiles: AP": ("ap_tile",),
     "AP50": ("ap50_tile",),
@@ -28,7 +32,7 @@ def table(rows: list[Row]) -> str:
         if mine:
             parts.append(f"{data}, {scale} scale, {_about(mine)}:\n\n{_summary(mine)}")
     if parts:
-        parts.append(_EARLIER)
+        parts.append(_STUDY)
     parts.append("Every run; intervals are 95 % over patients:\n\n" + _every(newest) if newest else "No rows yet.")
     parts += [left_out] if left_out else []
     return "\n\n".join(parts)
@@ -36,11 +40,10 @@ def table(rows: list[Row]) -> str:
 
 def _about(rows: Sequence[Row]) -> str:
     seeds = len({row["seed"] for row in rows})
+    equal = len(rows) == seeds * len({row["arm"] for row in rows})
+    means = f"means over {'' if equal else 'up to '}{seeds} seeds" if seeds > 1 else "one seed"
     slides, objects = (sorted(map(int, floats(rows, f"{name}_slide"))) for name in ("slides", "objects"))
-    return (
-        f"{f'means over {seeds} seeds' if seeds > 1 else 'one seed'}, tested on {_range(slides)} slides with "
-        f"{_range(objects)} glomeruli each time"
-    )
+    return f"{means}, tested on {_range(slides)} slides with {_range(objects)} glomeruli each time"
 
 
 def _range(values: Sequence[int]) -> str:
