@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from pathzoo.apis.run_record import recorded_start
 from pathzoo.datasets.leakage import KEPT_OUT, blind_to, refuse_choosing_on_test, refuse_overlap
 from pathzoo.datasets.splits import Split
+from pathzoo.errors import LeakageError
 
 #: What helps where a run that the weights were made from has seen patients that are tested on.
 ANCESTOR_REMEDY = (
@@ -152,6 +153,23 @@ def refuse_training_patients(
     for split, source in trained:
         if split is not None and infos:
             refuse_overlap(split, infos, dataset.subset, source, remedy)
+
+
+def refuse_training_beyond(dataset: Any, split: Split) -> None:
+    """Raises where a data set to train on holds more than what its split deals to training.
+
+    The `splits.json` that the run leaves behind would say that it has not seen what it is tested on.
+
+    Raises:
+        LeakageError: Names the subset.
+    """
+    subset = getattr(dataset, "subset", "train")
+    if "train" in split.subsets and subset in ("all", *KEPT_OUT):
+        raise LeakageError(
+            f"train_dataloader.dataset.subset is {subset!r}, which holds what the split keeps for "
+            f"{' and '.join(name for name in KEPT_OUT if name in split.subsets and subset in ('all', name))}: give "
+            "'train'"
+        )
 
 
 def refuse_validation_on_test(dataset: Any, split: Split) -> None:

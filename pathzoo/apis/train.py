@@ -25,6 +25,7 @@ from pathzoo.apis.lineage import (
     ancestors_of,
     input_caveats,
     refuse_trained_split,
+    refuse_training_beyond,
     refuse_training_patients,
     refuse_validation_on_test,
     splits_beside,
@@ -243,6 +244,7 @@ def _check_overlap(cfg: Config, runner: Any, start: Mapping[str, Any]) -> list[s
     own = getattr(runner.train_dataloader.dataset, "split", None)
     if own is None:
         return []
+    refuse_training_beyond(runner.train_dataloader.dataset, own)
     if runner.val_loop:
         refuse_training_patients(runner.val_dataloader.dataset, [(own, "this run's split")])
         refuse_validation_on_test(runner.val_dataloader.dataset, own)

@@ -135,6 +135,8 @@ def test_work_dir_of_another_split_is_refused_and_stays_as_it_was(cohort, tmp_pa
         ({"model.backbone.pretrained": "gone.pth"}, "gone.pth: no such file"),
         ({"load_from": "gone.pth"}, "gone.pth: no such checkpoint"),
         ({"split": {"scheme": "patient_kfold", "k": 5, "fold": 7, "seed": 0}}, "fold"),
+        ({"train_dataloader.dataset.subset": "all"}, "'all', which holds what the split keeps for val and test"),
+        ({"train_dataloader.dataset.subset": "test"}, "'test', which holds what the split keeps for test: give"),
     ],
 )
 def test_refused_input_is_one_line_code_2_and_leaves_nothing(cohort, tmp_path, capsys, options, message):
