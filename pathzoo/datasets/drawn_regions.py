@@ -27,7 +27,8 @@ FORMAT = 1
 RECORD, TABLE, CLASS_FILE = "synthetic.json", "regions.csv", "classes.json"
 #: Key of the record: `table_digest` of the regions that the label maps are from.
 PARENT_TABLE = "parent_table"
-_GIVE_REAL = "give the table of real regions as data_root and ann_file, and this folder as synthetic=... of training"
+GIVE_REAL = "give the table of real regions as data_root and ann_file, and this folder as synthetic=... of training"
+LEAVE_OUT = "leave it out; RegionSegmentation alone takes drawn pictures, as synthetic=... of training"
 _ANEW = "draw them anew (tools/synthesize.py) from this table's training subset"
 
 
@@ -94,12 +95,13 @@ def check_synthetic(subset: str | None, synthetic: Any) -> None:
         )
 
 
-def refuse_as_data(places: Iterable[str | Path], subset: str) -> None:
+def refuse_as_data(places: Iterable[str | Path], subset: str, remedy: str = GIVE_REAL) -> None:
     """Raises where drawn regions are given in the place of real ones: their table, their folder, or their pictures.
 
     Args:
         places: files; a synthetic.json in any folder above one of them says that it was drawn.
         subset: what they are asked for.
+        remedy: what to do about it.
 
     Raises:
         LeakageError: to validate or test on.
@@ -111,9 +113,9 @@ def refuse_as_data(places: Iterable[str | Path], subset: str) -> None:
         return
     if subset in KEPT_OUT:
         raise LeakageError(
-            f"{drawn[0]}: holds drawn regions, and nothing is judged on those (subset={subset!r}): {_GIVE_REAL}"
+            f"{drawn[0]}: holds drawn regions, and nothing is judged on those (subset={subset!r}): {remedy}"
         )
-    raise ConfigError(f"{drawn[0]}: holds drawn regions and no split of their own: {_GIVE_REAL}")
+    raise ConfigError(f"{drawn[0]}: holds drawn regions and no split of their own: {remedy}")
 
 
 def drawn_entries(

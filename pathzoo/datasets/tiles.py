@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from pathzoo.datasets import drawn_regions
 from pathzoo.datasets.inventory import ImageRecord, inspect_image, scan_images
 from pathzoo.datasets.resolution_check import refuse_resolutions
 from pathzoo.datasets.sampling import mix_seed
@@ -133,6 +134,7 @@ class TileClassification(SplitDataset):
     def load_data_list(self) -> list[dict]:
         """Finds the images, checks them, splits them and keeps this subset; see the class."""
         infos, left_out = self.find_images()
+        drawn_regions.refuse_as_data([info["img_path"] for info in infos], self.subset, drawn_regions.LEAVE_OUT)
         records = scan_images([info["img_path"] for info in infos])
         pairs = self._sound(infos, records)
         classes = self._resolve_classes([info for info, _ in pairs])

@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from pathzoo.datasets import drawn_regions
 from pathzoo.datasets.inventory import inspect_image, scan_images
 from pathzoo.datasets.packed_tiles import PackedTiles
 from pathzoo.datasets.sampling import mix_seed
@@ -179,6 +180,7 @@ class UnlabelledTiles(SplitDataset):
         infos, self._stores = list_tiles(self.source)
         pictures = [info for info in infos if info["kind"] == "picture"]
         slides = [info for info in infos if info["kind"] == "slide"]
+        drawn_regions.refuse_as_data([info["img_path"] for info in pictures], self.subset, drawn_regions.LEAVE_OUT)
         if slides and self.tiles_per_epoch is None:
             raise ConfigError(
                 f"{slides[0]['img_path']} is a slide, which has no list of tiles: say by tiles_per_epoch=... how many "

@@ -10,7 +10,7 @@ from drawn_tiles import SIDE, edit_record, table_rows, write_drawn
 from PIL import Image
 from region_tables import KFOLD, edit_line, picture, write_lab, write_table
 
-from pathzoo.datasets import BreastLesions, RegionSegmentation
+from pathzoo.datasets import BreastLesions, RegionSegmentation, TileClassification, UnlabelledTiles
 from pathzoo.datasets.drawn_regions import is_drawn, read_record
 from pathzoo.datasets.drawn_regions_writer import drawn_region_writer
 from pathzoo.datasets.region_table import ClassList, default_palette
@@ -73,6 +73,20 @@ def test_a_line_of_theirs_in_a_labs_table_is_found(made, tmp_path):
     for subset, error in (("test", LeakageError), ("train", ConfigError)):
         with pytest.raises(error, match="holds drawn regions"):
             load(lab, subset=subset)
+
+
+def test_data_sets_of_other_tasks_leave_them_out(made, tmp_path):
+    message = r"drawn: holds drawn regions.*: leave it out; RegionSegmentation alone takes drawn pictures"
+    write_table(
+        tmp_path / "tiles.csv",
+        [["path", "label", "patient"], *([str(made / f"images/drawn_{n:06d}.png"), "benign", f"P{n}"] for n in (0, 1))],
+    )
+    for subset, error in (("test", LeakageError), ("all", ConfigError)):
+        split = {"scheme": "none"} if subset == "all" else KFOLD
+        with pytest.raises(error, match=message):
+            TileClassification(str(tmp_path / "tiles.csv"), subset=subset, split=split)
+    with pytest.raises(ConfigError, match=message):
+        UnlabelledTiles([str(made / "images")], 32)
 
 
 def test_real_regions_are_not_taken_for_drawn_ones(lab, tmp_path):
