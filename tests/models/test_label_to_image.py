@@ -23,6 +23,35 @@ def test_one_hot_says_what_is_where_and_nothing_of_unlabelled_pixels():
         one_hot(torch.full((1, 2, 2), 3), 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+@pytest.mark.parametrize("ignore_index", [255, 1])
+def test_one_hot_equals_torchs(dtype, ignore_index):
+    values = torch.tensor([0, 1, 2, ignore_index], dtype=dtype)
+    labels = values[torch.randint(4, (2, 5, 7), generator=torch.Generator().manual_seed(0))]
+    known = labels != ignore_index
+    expected = torch.nn.functional.one_hot(labels.long().where(known, 0), 3) * known[..., None]
+    found = one_hot(labels, 3, ignore_index)
+    assert found.dtype == torch.float32 and found.is_contiguous()
+    assert torch.equal(found.movedim(1, -1), expected.float())
+
+
+@pytest.mark.parametrize("wrong", [3, 256, 511, -1])
+def test_a_wrong_label_is_named_before_it_is_sent_as_a_byte(wrong):
+    batch = pairs(2)
+    batch["data_samples"][1].gt_sem_seg.data[0, 3, 4] = wrong
+    with pytest.raises(DataError, match=rf"holds {wrong}; there are 3 classes"):
+        translator().data_preprocessor(batch, training=True)
+
+
+def test_unlabelled_pixels_may_have_any_number_that_is_no_byte():
+    batch = pairs(2)
+    batch["data_samples"][1].gt_sem_seg.data[0, 3, 4] = -100
+    preprocessor = PairPreprocessor(3, mean=[127.5], std=[127.5], ignore_index=-100)
+    channels = preprocessor(batch, training=True)["inputs"]["img_label"]
+    assert channels[1, :, 3, 4].tolist() == [0, 0, 0]
+    assert channels.sum() == channels[:, 0].numel() - 1
+
+
 def test_pairs_are_between_minus_one_and_one_and_come_back():
     preprocessor = PairPreprocessor(3, mean=[127.5], std=[127.5])
     batch = pairs(2)
