@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from pathzoo.apis.options import parse_options
     from pathzoo.apis.setup import setup
     from pathzoo.apis.synthesis_report import report_synthesis
-    from pathzoo.apis.synthesize import Drawing, load_generator, maps_class, synthesize
+    from pathzoo.apis.synthesize import Drawing, draw_into, maps_class
 
     setup()
     options = parse_options(args.cfg_options)
@@ -48,17 +48,15 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, options)
     kind = maps_class(cfg)
     drawing = Drawing(args.count, args.seed, _augmentation(args, kind.has_lesions), not args.no_noise, args.control)
-    synthesize(
-        args.config,
-        args.checkpoint,
+    model = draw_into(
         args.out,
+        cfg,
+        args.checkpoint,
         drawing,
         classes=args.classes,
-        options=options,
         device=args.device,
         overwrite=args.overwrite,
     )
-    model = load_generator(cfg, args.checkpoint, args.seed, args.device)
     found = report_synthesis(cfg, model, args.out)
     quality, copies, kid = found["quality"], found["memorised"], found["kid"]
     print(f"{args.out}: {found['n']} {kind.drawn_name} of {found['parents']['patients']} training patients")

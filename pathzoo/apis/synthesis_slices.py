@@ -51,16 +51,16 @@ class SliceMaps(TrainingMaps):
 
     def label(self, index: int) -> np.ndarray:
         """uint8 (H, W)."""
-        return np.array(self.store.label("train", self._places[index]))
+        return np.array(self.store.checked("train", self._places[index])[1])
 
     def real(self, index: int) -> np.ndarray:
         """float32 (H, W) of 0..255."""
-        return self._grey(self.store.image("train", self._places[index]))
+        return self._grey(self.store.checked("train", self._places[index])[0])
 
     def validation(self) -> Iterator[np.ndarray]:
         """As `real`."""
         for place, _ in self._shown("val") if "val" in self.store.subsets else ():
-            yield self._grey(self.store.image("val", place))
+            yield self._grey(self.store.checked("val", place)[0])
 
     def refuse_held_out(self, trained: Sequence[tuple[Split, str]]) -> None:
         """See the base class."""

@@ -1,5 +1,7 @@
 """Draws synthetic pictures from the label maps of training patients: what `tools/synthesize.py` calls."""
 
+import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.utils import track_iter_progress
 from torch import nn
 
 from pathzoo._version import __version__
 from pathzoo.apis.checks import errors_of_the_config
 from pathzoo.apis.config import load_config
-from pathzoo.apis.lineage import splits_beside
+from pathzoo.apis.lineage import ancestors_of, splits_beside
+from pathzoo.apis.run_record import recorded_start
 from pathzoo.apis.setup import setup
 from pathzoo.apis.signatures import resolve_type
 from pathzoo.apis.synthesis_maps import TrainingMaps
@@ -23,8 +27,9 @@ from pathzoo.apis.synthesis_slices import SliceMaps
 from pathzoo.datasets.label_augmentation import LabelAugmentation, augment_labels
 from pathzoo.datasets.regions import RegionSegmentation
 from pathzoo.datasets.slices import SliceSegmentation
+from pathzoo.datasets.splits import Split
 from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
-from pathzoo.errors import CheckpointError, ConfigError, DataError
+from pathzoo.errors import CheckpointError, ConfigError, DataError, LeakageError
 from pathzoo.fileio import sha256_file
 from pathzoo.registry import MODELS
 
@@ -95,24 +100,37 @@ def synthesize(
     Raises:
         ConfigError: No translator's config, no checkpoint, no such class.
         CheckpointError: It cannot be loaded safely, or is of another model.
-        LeakageError: The generator was trained on patients whom the data keeps for validation or testing.
+        LeakageError: The generator, or a run that its weights come from, was trained on patients whom the data keeps
+            for validation or testing.
         DataError, OutputError: As the data set and the writer.
     """
     setup()
+    draw_into(
+        out, load_config(config, options), checkpoint, drawing, classes=classes, device=device, overwrite=overwrite
+    )
+    return Path(out)
+
+
+def draw_into(
+    out: str | Path,
+    cfg: Config,
+    checkpoint: str | Path | None,
+    drawing: Drawing | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> nn.Module:
+    """As `synthesize`, by a config that is read already; the generator that drew, for `report_synthesis`."""
     drawing = drawing or Drawing()
-    cfg = load_config(config, options)
     maps = maps_class(cfg)(cfg, classes)
     drawing = replace(drawing, augmentation=maps.fitted(drawing.augmentation))
     if (checkpoint is None) != (drawing.control == "untrained"):
         raise ConfigError("give the checkpoint of a trained generator; the control 'untrained' alone goes without one")
+    if drawing.control == "shuffled" and len(maps) < 2:
+        raise ConfigError("the control 'shuffled' pairs a picture with another one's label map, and there is only one")
     if checkpoint is not None:
-        trained = splits_beside(Path(checkpoint).parent)
-        if not trained:
-            raise DataError(
-                f"{checkpoint}: no splits.json lies beside it, so whom it was trained on is not known, and it may have "
-                "seen who is tested on: leave the checkpoint in its run's folder"
-            )
-        maps.refuse_held_out(trained)
+        maps.refuse_held_out(_seen_by(Path(checkpoint)))
     model = load_generator(cfg, checkpoint, drawing.seed, device)
     key, digest = maps.parent
     record = {
@@ -126,7 +144,42 @@ def synthesize(
     with maps.writer(out, record, overwrite) as add:
         for number, (index, labels, picture) in enumerate(_drawn(model, maps, drawing)):
             add(number, index, labels, picture)
-    return Path(out)
+    return model
+
+
+def _seen_by(checkpoint: Path) -> list[tuple[Split, str]]:
+    """The splits of a generator's run and of those that its weights come from, each with the name of its file.
+
+    Raises:
+        DataError: there is none of its run.
+        LeakageError: the run was not trained on its split's training subset.
+    """
+    run = checkpoint.parent
+    trained = splits_beside(run)
+    if not trained:
+        raise DataError(
+            f"{checkpoint}: no splits.json lies beside it, so whom it was trained on is not known, and it may have "
+            "seen who is tested on: leave the checkpoint in its run's folder"
+        )
+    subset = _trained_subset(run)
+    if subset not in ("train", None):
+        raise LeakageError(
+            f"{checkpoint}: its run was trained on the subset {subset!r}, and has seen who is validated or tested on: "
+            "train a generator on subset 'train'"
+        )
+    ancestors = ancestors_of(recorded_start(run), run)
+    for text in ancestors.caveats:
+        print_log(text, logger="current", level=logging.WARNING)
+    return [*trained, *ancestors.splits]
+
+
+def _trained_subset(run: Path) -> str | None:
+    """The subset that the train_run.json of a run counts; None where it does not say."""
+    try:
+        found = json.loads((run / "train_run.json").read_text(encoding="utf-8"))["data"]["counts"].get("subset")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return None if found is None else str(found)
 
 
 def maps_class(cfg: Config) -> type[TrainingMaps]:
@@ -179,8 +232,10 @@ def _drawn(model: nn.Module, maps: TrainingMaps, drawing: Drawing) -> Iterator[t
     for number in track_iter_progress(range(drawing.count)):
         index, labels = _label_map(maps, drawing, number)
         seen = labels
-        if drawing.control == "shuffled":  # the map of a picture that comes a good while later
-            seen = _label_map(maps, drawing, number + max(1, len(maps) // 2))[1]
+        if drawing.control == "shuffled":  # the map of another picture of the same round, which has each map once
+            turn, place = divmod(number, len(maps))
+            other = (place + max(1, len(maps) // 2)) % len(maps)
+            seen = _label_map(maps, drawing, turn * len(maps) + other)[1]
         yield index, labels, draw_one(model, seen, [drawing.seed, number] if drawing.noise else None)
 
 

@@ -19,6 +19,11 @@ from pathzoo.datasets.splits import Split, SplitItem, Subset, check_leakage, res
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import sha256_bytes
 
+#: Millimetres per pixel of any CT, with room to spare: beyond them a number is mistyped, or of another unit.
+_FINEST, _COARSEST = 0.01, 100.0
+#: From so many labelled pixels on, two patients' label maps are never the same.
+_TELLING = 64
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -60,8 +65,8 @@ class BuildOptions:
             (
                 "--pixel-spacing",
                 self.pixel_spacing,
-                self.pixel_spacing is None or self.pixel_spacing > 0,
-                "give mm > 0",
+                self.pixel_spacing is None or _FINEST <= self.pixel_spacing <= _COARSEST,
+                f"give mm, {_FINEST:g} to {_COARSEST:g}",
             ),
             ("--pixel-spacing", self.pixel_spacing, not (self.pixel_spacing and self.resize), "not with --resize"),
             ("--every", self.every, self.every >= 1, "give a whole number above 0"),
@@ -112,8 +117,8 @@ def build_store(
 
     Raises:
         ConfigError: options that do not fit the source.
-        DataError: what reading a case raises; no kidney in a volume; two cases with the same pixels; too few patients;
-            nothing left to store.
+        DataError: what reading a case raises; no kidney in a volume; two cases with the same pixels, or two patients
+            with the same label map; too few patients; nothing left to store.
         LeakageError: a patient on two sides.
         OutputError: as `slice_store_writer`.
     """
@@ -229,6 +234,7 @@ class _Filling:
         self._writer, self._frame = writer, frame
         self._subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
         self._seen: dict[bytes, tuple[str, str]] = {}
+        self._labels: dict[bytes, tuple[str, Case]] = {}
         self.notes: list[str] = []
         self.blank: list[str] = []
 
@@ -248,6 +254,7 @@ class _Filling:
                 self.blank.append(one.item)
                 continue
             _refuse_copy(self._seen, image, one.item, case.name)
+            _refuse_twin(self._labels, label, one.item, case)
             self._writer.add(
                 self._subset_of[one.item],
                 image,
@@ -268,6 +275,18 @@ def _refuse_copy(seen: dict[bytes, tuple[str, str]], image: np.ndarray, item: st
     if its_case != case:
         raise DataError(
             f"{item}: has the same pixels as {other}, so {case} is a copy of {its_case}: remove one of them"
+        )
+
+
+def _refuse_twin(seen: dict[bytes, tuple[str, Case]], label: np.ndarray, item: str, case: Case) -> None:
+    """Raises DataError where two patients have the same label map: one patient under two names, reconstructed anew."""
+    if np.count_nonzero(label) < _TELLING:
+        return
+    other, its_case = seen.setdefault(hashlib.sha256(np.ascontiguousarray(label).data).digest()[:16], (item, case))
+    if its_case.patient != case.patient:
+        raise DataError(
+            f"{item}: has the very label map of {other}, so {case.name} and {its_case.name} are of one patient, not of "
+            f"{case.patient!r} and {its_case.patient!r}: say so (--patients, or PatientID), or remove one of them"
         )
 
 

@@ -122,7 +122,9 @@ def pseudonymised(cases: Sequence[Any], key_file: Path) -> list[Any]:
 
 
 def _part(path: Path) -> tuple[str, str] | None:
-    """("imaging" or "segmentation", case) of a file of a case; None for others."""
+    """("imaging" or "segmentation", case) of a file of a case; None for others, what a Mac adds to each among them."""
+    if path.name.startswith("._"):
+        return None
     for suffix in _SUFFIXES:
         if path.name.endswith(suffix):
             stem = path.name.removesuffix(suffix)

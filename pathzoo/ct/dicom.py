@@ -15,7 +15,7 @@ import numpy as np
 from pathzoo.ct.dicom_files import SliceFile, by_folder, find_series, require_pydicom
 from pathzoo.ct.geometry import Grid, display_grid
 from pathzoo.ct.nifti import clipped_note, nifti_grid, read_labels, refuse_other_grid
-from pathzoo.ct.volume import AIR, ReadOptions, Volume, to_hu
+from pathzoo.ct.volume import AIR, ReadOptions, Volume, refuse_unlike_ct, to_hu
 from pathzoo.errors import DataError
 
 #: Distances of neighbouring slices may differ by this part, and by rounding to hundredths of a millimetre.
@@ -78,6 +78,7 @@ class DicomCase:
             for number, one in enumerate(self.files):
                 planes[number], more = to_hu(read_hu(one.path)[None], str(one.path))
                 clipped += more
+            refuse_unlike_ct(planes, self.where)
             hu = self.grid.arrange(planes)
             notes += clipped_note(clipped)
         return Volume(labels, hu, tuple(range(self.shape[0])), self.spacing, self.grid.positions, notes)
@@ -91,10 +92,10 @@ def find_dicom(root: Path, options: ReadOptions) -> tuple[list[DicomCase], list[
 
     Raises:
         ConfigError: no such folder; pydicom or nibabel is not installed.
-        DataError: as `find_series` and `series_grid`; no labels, or labels on another grid.
+        DataError: as `find_series` and `series_grid`; no labels, labels on another grid, or of two series at once.
     """
     found, notes = find_series(root)
-    cases = []
+    cases: list[DicomCase] = []
     for files in found:
         name = f"series_{hashlib.sha256(files[0].series.encode()).hexdigest()[:12]}"
         label = _label_of(files)
@@ -108,6 +109,7 @@ def find_dicom(root: Path, options: ReadOptions) -> tuple[list[DicomCase], list[
                 "slices): add it, or leave such series out by --skip-incomplete"
             )
         case = DicomCase(name, files[0].patient, ordered, grid, label, options)
+        _refuse_shared_labels(case, cases)
         refuse_other_grid(grid, case.label_grid, name, ordered[0].path.parent, label)
         cases.append(case)
     return cases, notes
@@ -166,6 +168,8 @@ def read_hu(path: Path) -> np.ndarray:
     missing = [tag for tag in ("RescaleSlope", "RescaleIntercept") if data.get(tag) is None]
     if missing:
         raise DataError(f"{path}: {missing[0]} is missing, so its values are no HU: export the series anew")
+    if not data.RescaleSlope > 0:
+        raise DataError(f"{path}: RescaleSlope is {data.RescaleSlope}: it has to be above 0; export the series anew")
     unit = str(data.get("RescaleType") or "HU").upper()
     if unit != "HU":
         raise DataError(f"{path}: RescaleType is {unit!r}, not HU: give a series in Hounsfield units")
@@ -189,6 +193,17 @@ def _label_of(files: Sequence[SliceFile]) -> Path | None:
         if folders:
             return folders[0] / name
     return None
+
+
+def _refuse_shared_labels(case: DicomCase, others: Sequence[DicomCase]) -> None:
+    """Raises DataError where one file of labels would be taken for two series: organs move between them."""
+    other = next((one for one in others if one.label_path == case.label_path), None)
+    if other is not None:
+        series, another = case.files[0].series, other.files[0].series
+        raise DataError(
+            f"{case.label_path}: lies beside the series {another} and {series}: name it after the one that it belongs "
+            f"to, such as segmentation_{series}.nii.gz, or move one of them into a folder of its own"
+        )
 
 
 def _refuse_unlike(files: Sequence[SliceFile], options: ReadOptions) -> None:

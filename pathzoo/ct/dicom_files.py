@@ -70,7 +70,8 @@ def find_series(root: Path) -> tuple[list[list[SliceFile]], list[str]]:
     """
     if not root.is_dir():
         raise ConfigError(f"--dicom {root}: no such folder")
-    heads = [head for path in files_below(root) if (head := read_head(path)) is not None]
+    paths = [path for path in files_below(root) if not path.name.startswith("._")]  # which a Mac adds to each
+    heads = [head for path in paths if (head := read_head(path)) is not None]
     of_series: dict[str, list[SliceFile]] = defaultdict(list)
     for head in heads:
         of_series[head.series].append(head)

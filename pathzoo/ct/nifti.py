@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from pathzoo.ct.geometry import Grid, display_grid, grid_difference
-from pathzoo.ct.volume import AIR, ReadOptions, Volume, to_hu
+from pathzoo.ct.volume import AIR, ReadOptions, Volume, refuse_unlike_ct, to_hu
 from pathzoo.errors import ConfigError, DataError
 
+#: Units of a head (NIFTI_UNITS_METER, NIFTI_UNITS_MICRON) -> mm; unknown ones are mm, as everywhere.
+_TO_MM = {1: 1e3, 3: 1e-3}
 #: What reading a damaged file raises, in its parts.
 _DAMAGE = (OSError, EOFError, ValueError, zlib.error, OverflowError)
 
@@ -86,9 +88,10 @@ class NiftiCase:
         if min(plane.min() for plane in values) >= 0 and max(plane.max() for plane in values) <= 255:
             raise DataError(
                 f"{self.image_path}: all its values lie in 0..255, so it looks windowed: give the volume in HU, or "
-                " its slices as --pictures with --known-range"
+                "its slices as --pictures with --known-range"
             )
         hu, clipped = to_hu(values, str(self.image_path))
+        refuse_unlike_ct(hu, str(self.image_path))
         return hu, clipped_note(clipped)
 
 
@@ -123,7 +126,8 @@ def nifti_grid(path: Path, options: ReadOptions) -> Grid:
             f"{path}: its qform and sform codes are both 0, so it does not say which way its axes point: give --axes, "
             "such as LPS, or export the volume with its affine"
         )
-    affine = _stated_axes(str(options.axes)) if no_affine else image.affine
+    to_mm = _TO_MM.get(int(raw["xyzt_units"]) & 7, 1.0)  # the three lowest bits are those of space
+    affine = _stated_axes(str(options.axes)) if no_affine else np.diag([to_mm, to_mm, to_mm, 1.0]) @ image.affine
     if problem and options.spacing is not None:
         affine = _with_spacing(shape, affine, options.spacing, path)
     return display_grid(shape[:3], affine, str(path))

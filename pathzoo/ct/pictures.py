@@ -76,7 +76,7 @@ class PictureCase:
 
     def _hu(self, path: Path) -> np.ndarray:
         low, high = self.known_range
-        return np.rint(low + read_grey(path).astype(np.float64) / 255 * (high - low)).astype(np.int16)
+        return np.rint(low + read_grey(path, shown=True).astype(np.float64) / 255 * (high - low)).astype(np.int16)
 
 
 def find_pictures(
@@ -134,21 +134,27 @@ def find_pictures(
     return cases, notes
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """A picture of one channel: uint8 (H, W). Palette pictures give their indices.
+def read_grey(path: Path, shown: bool = False) -> np.ndarray:
+    """A picture of one channel: uint8 (H, W).
+
+    Args:
+        path: of the picture.
+        shown: a palette picture gives the greys that its palette shows; otherwise its indices, as labels have them.
 
     Raises:
         DataError: damaged, not 8 bits, or coloured.
     """
     try:
         with Image.open(path) as picture:
-            mode, values = picture.mode, np.asarray(picture)
+            mode = picture.mode
+            values = np.asarray(picture.convert("RGB") if mode == "P" and shown else picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as a picture ({error}): restore it, or take it out") from None
-    if mode == "RGB" and (values == values[:, :, :1]).all():
+    if mode in ("RGB", "P") and values.ndim == 3 and (values == values[:, :, :1]).all():
         return np.ascontiguousarray(values[:, :, 0])
-    if mode not in ("L", "P"):
-        raise DataError(f"{path}: is a picture of the mode {mode}, not 8-bit grey: save it as such")
+    if values.ndim != 2 or mode not in ("L", "P"):
+        how = " in colour" if mode == "P" else ""
+        raise DataError(f"{path}: is a picture of the mode {mode}{how}, not 8-bit grey: save it as such")
     return values
 
 
@@ -175,7 +181,9 @@ def _case(
 
 def _named(images: Path, manifest: Path | None) -> tuple[list[tuple[Path, str, int]], list[str]]:
     """(path, case, slice number) of each picture, and notes."""
-    found = sorted(path for path in images.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = sorted(
+        path for path in images.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
+    )
     if manifest is None:
         return [(path, *_of_name(path)) for path in found], []
 

@@ -121,6 +121,7 @@ class SliceStore:
         self.counts = {name: {k: v for k, v in own.items() if k != "digest"} for name, own in self._listed.items()}
         self._arrays: dict[tuple[str, str], np.ndarray] = {}
         self._records: dict[str, tuple[SliceRecord, ...]] = {}
+        self._checked: set[tuple[str, int]] = set()
         for name in self.subsets:
             for file in ("images", "labels"):
                 self._array(name, file)
@@ -181,6 +182,22 @@ class SliceStore:
         """Its label: uint8 (H, W), a read-only view of the file."""
         return self._array(subset, "labels")[index]
 
+    def checked(self, subset: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """`image` and `label` of a slice, held against its SHA-256 the first time that it is asked for.
+
+        Raises:
+            DataError: its pixels are not those that were stored.
+        """
+        image, label = self.image(subset, index), self.label(subset, index)
+        if (subset, index) not in self._checked:
+            record = self.records(subset)[index]
+            if slice_sha256(image, label) != record.sha256:
+                raise DataError(
+                    f"{self.folder}: {subset} {record.item}: its pixels are not those that were stored: {_REMEDY}"
+                )
+            self._checked.add((subset, index))
+        return image, label
+
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Reads everything and holds each slice against its SHA-256, and the split against the slices.
 
@@ -191,13 +208,11 @@ class SliceStore:
             DataError: names the subset and the first slice whose pixels are not those that were stored.
         """
         _ = self.split
+        self._checked.clear()
         done = 0
         for subset in self.subsets:
-            for index, record in enumerate(self.records(subset)):
-                if slice_sha256(self.image(subset, index), self.label(subset, index)) != record.sha256:
-                    raise DataError(
-                        f"{self.folder}: {subset} {record.item}: its pixels are not those that were stored: {_REMEDY}"
-                    )
+            for index in range(len(self.records(subset))):
+                self.checked(subset, index)
                 done += 1
                 if progress:
                     progress(done, len(self))
@@ -241,11 +256,18 @@ def store_digest(content: Mapping[str, Any]) -> str:
 
 def is_store(folder: str | os.PathLike) -> bool:
     """Whether a folder holds a slice store of any format, by its store.json."""
+    return store_source(folder) is not None
+
+
+def store_source(folder: str | os.PathLike) -> str | None:
+    """Source of the slice store, of any format, that a folder holds; None where it holds none."""
     try:
         content = json.loads((Path(folder) / "store.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and "subsets" in content and "format" in content
+        return None
+    if not (isinstance(content, dict) and "subsets" in content and "format" in content):
+        return None
+    return str(content.get("source"))
 
 
 def _read_content(folder: Path) -> dict[str, Any]:

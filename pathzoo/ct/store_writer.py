@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pathzoo.ct.store import CLASSES, FORMAT, SOURCES, is_store, slice_sha256, store_digest
+from pathzoo.ct.store import CLASSES, FORMAT, SOURCES, slice_sha256, store_digest, store_source
 from pathzoo.ct.subset_files import SubsetFiles
 from pathzoo.datasets.splits import Split
 from pathzoo.errors import ConfigError, DataError, OutputError
@@ -52,7 +52,7 @@ def slice_store_writer(
     """
     folder = Path(folder)
     content = _content(size, classes, known_range, phantom, source, synthetic)
-    refuse_target(folder, overwrite)
+    refuse_target(folder, overwrite, source == "synthetic")
     raised_inside: BaseException | None = None
     try:
         with atomic_folder(folder, overwrite) as temporary:
@@ -71,17 +71,28 @@ def slice_store_writer(
         raise _cannot_write(folder, error) from error
 
 
-def refuse_target(folder: Path, overwrite: bool) -> None:
+def refuse_target(folder: Path, overwrite: bool, synthetic: bool = False) -> None:
     """Raises where a store may not be written, so that a user is told before anything long begins.
+
+    Args:
+        folder: of the store.
+        overwrite: whether a store that is there may be replaced.
+        synthetic: whether synthetic slices are to be written: they replace synthetic ones alone, real ones real ones.
 
     Raises:
         OutputError: the folder exists, and may not be overwritten.
-        ConfigError: it exists and holds anything but a store, which is never replaced.
+        ConfigError: it exists and holds anything but a store of the same kind, which is never replaced.
     """
     if folder.exists() and not overwrite:
         raise OutputError(f"{folder}: exists already; remove it, choose another folder, or pass --overwrite")
-    if folder.exists() and not is_store(folder):
+    if not folder.exists():
+        return
+    there = store_source(folder)
+    if there is None:
         raise ConfigError(f"{folder}: exists and is not a store of slices, so it is not replaced: choose another")
+    if (there == "synthetic") != synthetic:
+        holds, comes = ("real", "synthetic") if synthetic else ("synthetic", "real")
+        raise ConfigError(f"{folder}: holds {holds} slices, which {comes} ones do not replace: choose another folder")
 
 
 class SliceStoreWriter:

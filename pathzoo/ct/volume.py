@@ -11,6 +11,8 @@ from pathzoo.errors import ConfigError, DataError
 #: Hounsfield units of air, and of what lies outside the scanned field; no tissue is below.
 AIR = -1024
 _LOWEST, _HIGHEST = -32768, 32767
+#: Fat lies below the one, soft tissue above the other.
+_FAT, _TISSUE = -50, 0
 _CLASSES = 3
 #: Label values up to here are looked up in a table; no segmentation at hand goes beyond.
 _MOST_LABELS = 1 << 16
@@ -93,6 +95,27 @@ def to_hu(values: Sequence[np.ndarray] | np.ndarray, where: str) -> HuRead:
         whole = plane if plane.dtype.kind in "iu" else np.rint(plane)
         hu[number] = whole if low >= AIR else np.maximum(whole, AIR)
     return HuRead(hu, clipped)
+
+
+def refuse_unlike_ct(hu: np.ndarray, where: str) -> None:
+    """Raises where a volume cannot be in Hounsfield units, though each of its values could be.
+
+    Every slice through a body shows fat (about -100) or air, and soft tissue (above 0).
+
+    Args:
+        hu: int16 (S, H, W).
+        where: the file or folder, for messages.
+
+    Raises:
+        DataError: no value reaches down to fat, or up to tissue.
+    """
+    low, high = int(hu.min()), int(hu.max())
+    if low > _FAT or high < _TISSUE:
+        raise DataError(
+            f"{where}: its values lie in {low}..{high}, and CT in HU shows fat or air (below {_FAT}) and tissue (above "
+            f"{_TISSUE}): apply the scanner's slope and intercept, or give the volume before it was windowed or "
+            "normalised"
+        )
 
 
 @dataclass(frozen=True)

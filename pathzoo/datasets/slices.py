@@ -215,12 +215,12 @@ class SliceSegmentation(SplitDataset):
         """One slice through the pipeline, seeded by (seed, epoch, index); the epoch comes with a `SampleIndex`.
 
         Raises:
-            DataError: the pipeline gave None; the message names the slice.
+            DataError: pixels that are not those that were stored; the pipeline gave None; the message names the slice.
         """
         info = self.get_data_info(idx)
         store, place = self._stores[info["store"]], (info["subset"], info["slice_index"])
         # Copies: the store is mapped read-only, and a transform may write.
-        info["img"], info["gt_seg_map"] = np.array(store.image(*place)), np.array(store.label(*place))
+        info["img"], info["gt_seg_map"] = map(np.array, store.checked(*place))
         return self.through_pipeline(info, info["img_path"])
 
     def _list_synthetic(self, store: SliceStore, windows: Sequence[HUWindow]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 | form | array | which models |
 |---|---|---|
 | "pictures" | RGB uint8 (N, H, W, 3) | those of channels RGB |
-| "slices" | Hounsfield units (N, H, W), integers or floats | those with an `hu_window` |
+| "slices" | Hounsfield units (N, H, W), signed integers or floats | those with an `hu_window` |
 | "grey" | uint8 (N, H, W) | those of channels grey without one |
 | "labels" | class indices (N, H, W), integers; 255 where nobody knows | translation |
 
@@ -101,10 +101,13 @@ def noise(seed: int, n: int, manifest: Manifest) -> np.ndarray:
 
 
 def _check_maps(array: Any, form: Form) -> None:
-    kinds = {"slices": "iuf", "grey": "u", "labels": "iu"}[form]
+    kinds = {"slices": "if", "grey": "u", "labels": "iu"}[form]
     fits = isinstance(array, np.ndarray) and array.ndim == 3 and array.dtype.kind in kinds
     if not fits or (form == "grey" and array.dtype != np.uint8):
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        if form == "slices" and isinstance(array, np.ndarray) and array.dtype.kind == "u":
+            # A windowed picture, or a scanner's stored values: both would be read as other HU without a word.
+            found += ": no unsigned type holds them (air is -1000); apply the rescale slope and intercept first"
         raise DataError(f"this model takes {WORDS[form]}, not {found}")
     if 0 in array.shape[1:]:
         raise DataError(f"empty maps of shape {array.shape}")

@@ -1,5 +1,6 @@
 """A translator trained for a moment, and the slices that it draws: whose they are, what refuses them, what is told."""
 
+import importlib
 import json
 import shutil
 
@@ -146,6 +147,25 @@ def test_controls_keep_labels_and_exchange_what_they_say(checkpoint, options, dr
         Drawing(1, control="random")
 
 
+@pytest.mark.parametrize("maps", [2, 3, 8])
+def test_shuffled_pictures_are_of_another_label_map_always(monkeypatch, maps):
+    """Each map is seen once a round, and never by the picture that will stand beside it."""
+
+    class Maps(list):
+        def label(self, index):
+            return np.full((4, 4), index, np.uint8)
+
+    module = importlib.import_module("pathzoo.apis.synthesize")
+    monkeypatch.setattr(module, "draw_one", lambda model, seen, seeds: seen)
+    found = [
+        (index, int(seen[0, 0]))
+        for index, _, seen in module._drawn(None, Maps(range(maps)), Drawing(3 * maps, seed=5, control="shuffled"))
+    ]
+    assert all(index != seen for index, seen in found)
+    for turn in range(3):
+        assert sorted(seen for _, seen in found[turn * maps : (turn + 1) * maps]) == list(range(maps))
+
+
 def test_training_takes_them_and_nothing_else_does(store, drawn):
     window = {"type": "pathzoo.HUWindow", "centre": 0.0, "width": 400.0}
     both = SliceSegmentation(str(store), "train", synthetic=str(drawn), pipeline=[window])
@@ -165,6 +185,45 @@ def test_a_generator_of_held_out_patients_is_refused(checkpoint, options, tmp_pa
     with pytest.raises(LeakageError, match="this store's training subset"):
         synthesize(CONFIG, checkpoint, tmp_path / "drawn", Drawing(2), options=options | {"data_root": str(other)})
     assert not (tmp_path / "drawn").exists()
+
+
+@pytest.mark.parametrize("subset", ["all", "test"])
+def test_a_generator_that_was_trained_on_what_its_split_keeps_is_refused(run, options, tmp_path, subset):
+    """The split beside it is the store's own, and says nothing of it."""
+    options = options | {"train_dataloader.dataset.subset": subset}
+    with pytest.raises(LeakageError, match=f"train_dataloader.dataset.subset is '{subset}'"):
+        train(CONFIG, tmp_path / "run", options=options)
+    shutil.copytree(run, tmp_path / "by_earlier_code")  # which did not refuse it
+    record = tmp_path / "by_earlier_code" / "train_run.json"
+    said = json.loads(record.read_text())
+    said["data"]["counts"]["subset"] = subset
+    record.write_text(json.dumps(said))
+    with pytest.raises(LeakageError, match=rf"epoch_1\.pth: its run was trained on the subset '{subset}'"):
+        synthesize(CONFIG, record.parent / "epoch_1.pth", tmp_path / "drawn", Drawing(2), options=options)
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_a_generator_whose_weights_come_from_who_is_held_out_is_refused(run, options, tmp_path):
+    """Neither run has seen who its own split holds out; together they have."""
+    cohort = {"train": ("P5", "P6"), "val": ("P4",), "test": ("P7",)}
+    later = write_slices(tmp_path / "later", size=(64, 32), cohort=cohort)
+    second = train(
+        CONFIG,
+        tmp_path / "second",
+        options=options | {"data_root": str(later), "load_from": str(run / "epoch_1.pth")},
+    )
+    cohort = {"train": ("P5", "P6"), "val": ("P7",), "test": ("P0",)}
+    other = write_slices(tmp_path / "other", size=(64, 32), cohort=cohort)
+    with pytest.raises(LeakageError, match=r"P0.*this store's training subset"):
+        synthesize(
+            CONFIG, second / "epoch_1.pth", tmp_path / "drawn", Drawing(2), options=options | {"data_root": str(other)}
+        )
+
+
+def test_the_store_that_is_drawn_from_is_not_replaced(store, checkpoint, options):
+    with pytest.raises(ConfigError, match="holds real slices, which synthetic ones do not replace"):
+        synthesize(CONFIG, checkpoint, store, Drawing(2), options=options, overwrite=True)
+    SliceStore(store).verify()
 
 
 def test_a_generator_of_whom_nobody_knows_what_it_saw_is_refused(checkpoint, options, tmp_path):

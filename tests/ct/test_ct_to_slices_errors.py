@@ -67,6 +67,8 @@ def test_a_full_disk_leaves_nothing_and_keeps_the_old_store(kits, tmp_path, caps
         (("--ratios", 1, 0, 0, "--size", 0, 5), "--size (0, 5)"),
         (("--every", 0), "--every 0"),
         (("--pixel-spacing", -1), "--pixel-spacing -1.0"),
+        (("--pixel-spacing", "inf"), "--pixel-spacing inf: give mm, 0.01 to 100"),
+        (("--pixel-spacing", 1e-9), "--pixel-spacing 1e-09"),
         (("--pixel-spacing", 1, "--resize"), "not with --resize"),
         (("--background-rate", 0.5), "--only-labelled"),
         (("--background-rate", 2, "--only-labelled"), "0..1"),

@@ -33,8 +33,12 @@ def test_slope_and_intercept_are_applied_and_fractions_rounded(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.uint16])
 def test_every_type_of_voxel_gives_the_same_hu(tmp_path, dtype):
-    hu = np.abs(volume()[0])
-    write_case(tmp_path, "c", hu=hu, dtype=dtype)
+    hu, labels = volume()
+    write_case(tmp_path, "c", labels=labels)
+    lowest = -1024 if dtype == np.uint16 else 0
+    image = nib.Nifti1Image((hu.astype(int) - lowest).astype(dtype), AFFINE)
+    image.header.set_slope_inter(1, lowest)
+    nib.save(image, tmp_path / "c" / "imaging.nii.gz")
     found = read(tmp_path).hu
     assert found.dtype == np.int16 and (found == hu).all()
 

@@ -105,6 +105,11 @@ def test_damage_is_found_and_named(tmp_path):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"test test_case/0001: its pixels are not those that were stored"):
         SliceStore(store.folder).verify()
+    again = SliceStore(store.folder)
+    assert (again.checked("test", 0)[0] == again.image("test", 0)).all()
+    for _ in range(2):  # once is not enough
+        with pytest.raises(DataError, match=r"test test_case/0001: its pixels are not those that were stored"):
+            again.checked("test", 1)
     path.write_bytes(data[:-1])
     with pytest.raises(DataError, match=r"labels\.npy: cannot be read"):
         SliceStore(store.folder)

@@ -1,6 +1,7 @@
 """Bad slices, folders that are no stores, full disks: one clear line, and nothing left behind."""
 
 import errno
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,26 @@ def test_a_store_is_replaced_only_when_asked_and_nothing_else_ever(tmp_path):
     with pytest.raises(ConfigError, match="is not a store of slices, so it is not replaced"):
         build(tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_real_slices_are_not_replaced_by_drawn_ones_nor_those_by_real(tmp_path):
+    image, label = pixels(0)
+    about = {"item": "a", "patient": "P", "case": "c", "slice": 0, "source": "b"}
+    settings = {"size": (W, H), "source": "synthetic", "synthetic": {}, "overwrite": True}
+
+    def draw():
+        with slice_store_writer(tmp_path / "s", **settings) as writer:
+            writer.add("train", image, label, **about)
+
+    build(tmp_path / "s")
+    with pytest.raises(ConfigError, match="holds real slices, which synthetic ones do not replace: choose another"):
+        draw()
+    SliceStore(tmp_path / "s").verify()
+    shutil.rmtree(tmp_path / "s")
+    draw()
+    draw()
+    with pytest.raises(ConfigError, match="holds synthetic slices, which real ones do not replace"):
+        build(tmp_path / "s", overwrite=True)
 
 
 class FullDisk:

@@ -55,6 +55,17 @@ def test_a_transform_may_write_into_a_sample_and_the_store_keeps_its_values(stor
     np.testing.assert_array_equal(data[1]["img"], draw_slice("case_P4/0001", (24, 16), 1)[0])
 
 
+def test_pixels_that_were_changed_are_not_handed_out(tmp_path):
+    folder = write_slices(tmp_path / "store")
+    images = np.load(folder / "val" / "images.npy", mmap_mode="r+")
+    images[1, 0, 0] += 1
+    images.flush()
+    data = SliceSegmentation(str(folder), "val")
+    assert data[0]["item"] == "case_P4/0000"
+    with pytest.raises(DataError, match=r"store: val case_P4/0001: its pixels are not those that were stored: copy"):
+        data[1]
+
+
 def test_subsets_are_the_stores_and_all_is_all_of_them(store):
     found = {name: {info["patient"] for info in _infos(store, name)} for name in ("train", "val", "test")}
     assert found == {name: set(patients) for name, patients in COHORT.items()}

@@ -226,6 +226,12 @@ def test_noise_comes_in_the_form_that_the_model_takes(segmenter, translator):
         ),
         ("segmenter", np.zeros((1, 32, 32), np.int16), "takes CT slices of 64 x 32 px, not 32 x 32"),
         ("segmenter", np.full((1, 32, 64), np.nan), "NaN or infinity"),
+        ("segmenter", np.zeros((1, 32, 64), np.uint8), r"Hounsfield units, not uint8 .*: no unsigned type holds them"),
+        (
+            "segmenter",
+            np.zeros((1, 32, 64), np.uint16),
+            r"Hounsfield units, not uint16 .*: no unsigned type holds them",
+        ),
         ("translator", np.full((1, 32, 64), 3, np.uint8), r"holds 3; .* knows 0 to 2 \(background, kidney, tumour\)"),
         (
             "tissue_translator",

@@ -6,8 +6,9 @@
 
 --kits19 takes case folders (case_00000/imaging.nii.gz, segmentation.nii.gz); each case is a patient unless --patients
 says otherwise. --dicom takes any tree of files: series are told apart by SeriesInstanceUID, patients by PatientID, and
-a segmentation.nii.gz lies beside each series, on its grid. --pictures takes 8-bit slices that were windowed already,
-pixel value v meaning LOW + v / 255 * (HIGH - LOW) HU, named CASE_slice_NUMBER or listed in --manifest.
+a segmentation.nii.gz lies beside each series, on its grid; where a folder holds several, it is called
+segmentation_<SeriesInstanceUID>.nii.gz. --pictures takes 8-bit slices that were windowed already, pixel value v meaning
+LOW + v / 255 * (HIGH - LOW) HU, named CASE_slice_NUMBER or listed in --manifest.
 
 Slices are axial as radiologists look at them: row 0 anterior, column 0 the patient's right, slice 0 the most inferior;
 so slice numbers count from the feet, whatever the order in the file. Labels are 0 background, 1 kidney, 2 tumour.

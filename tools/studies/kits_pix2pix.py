@@ -168,6 +168,8 @@ def _run_arm(
     rows = test(file, work_dir=work, options=options)
     tested = opened.records("test")
     row |= {"status": "done", "n_images": len(tested), "n_patients": len({record.patient for record in tested})}
+    if config.model.backbone.get("pretrained", "") is None:
+        row["note"] = "encoder from scratch"  # the study's begins with weights of ImageNet
     results.append(row | metric_columns(rows, METRICS))
     if not arguments.keep:
         shutil.rmtree(work, ignore_errors=True)
@@ -226,12 +228,18 @@ def _store(arguments: Namespace, folder: Path, seed: int) -> Path:
         raise DataError(f"{root}: no such folder; give one of KiTS19 cases, or a store of ct_to_slices.py")
     phantom = (root / "phantom.json").exists()
     ratios = _PHANTOM_RATIOS if given == "phantom" else (0.7, 0.2, 0.1)
-    out = folder / "stores" / f"{seed}-{_short(str(root.resolve()) + str(ratios))}"
+    out = folder / "stores" / f"{seed}-{_short(_contents(root) + str(ratios))}"
     if not is_store(out):
         cases, notes = find_kits19(root, ReadOptions(label_map=LabelMap.parse(())))
         built = build_store(cases, out, BuildOptions("kits19", ratios, seed, phantom=phantom, overwrite=out.exists()))
         print("\n".join([*notes, *built.notes]), flush=True)
     return out
+
+
+def _contents(root: Path) -> str:
+    """What tells a folder of cases from itself with other files in it: names, sizes and times."""
+    files = ((path.relative_to(root), path.stat()) for path in sorted(root.rglob("*")) if path.is_file())
+    return str(root.resolve()) + "".join(f"\n{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
 
 
 def _draw(folder: Path, seed: int, scale: str) -> Path:

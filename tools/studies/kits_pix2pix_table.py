@@ -57,8 +57,7 @@ def _summary(rows: Sequence[Row]) -> str:
     for arm, mine in by_arm.items():
         cells = [spread(floats(mine, name)) for _, name in _SHOWN]
         cells += [_gain(arm, by_arm, name) for _, name in _GAINS]
-        printed = f"{_PRINTED[arm]:.2f}" if arm in _PRINTED else "–"
-        lines.append(f"| {arm} | {len(mine)} | {' | '.join(cells)} | {printed} |")
+        lines.append(f"| {_named(mine[-1])} | {len(mine)} | {' | '.join(cells)} | {_printed(arm)} |")
     return "\n".join(lines)
 
 
@@ -74,18 +73,27 @@ def _gain(arm: str, by_arm: dict[str, list[Row]], column: str) -> str:
     return paired_gain(mine, without)
 
 
+def _named(row: Row) -> str:
+    """The arm; of a run also what is to be known of it."""
+    return f"{row['arm']} ({row['note']})" if row["status"] == "done" and row["note"] else row["arm"]
+
+
+def _printed(arm: str) -> str:
+    return f"{_PRINTED[arm]:.2f}" if arm in _PRINTED else "–"
+
+
 def _every(rows: Sequence[Row]) -> str:
-    heads = [name for name, _ in _SHOWN]
+    heads = [*(name for name, _ in _SHOWN), "tumour seen where there is none", "the study, IoU in %"]
     lines = [
-        f"| data | arm | seed | slices | patients | {' | '.join(heads)} | tumour seen where there is none |",
-        "|---|---|---|---|---|" + "---|" * (len(heads) + 1),
+        f"| data | arm | seed | slices | patients | {' | '.join(heads)} |",
+        "|---|---|---|---|---|" + "---|" * len(heads),
     ]
     levels = [(name.rpartition("_")[0], name.rpartition("_")[2]) for _, name in _SHOWN]
     for row in rows:
         if row["status"] != "done":
-            cells = [f"not run: {row['note']}", *[""] * (len(heads) + 2)]
+            cells = [f"not run: {row['note']}", *[""] * len(heads)]
         else:
             figures = [shown(row, *level) for level in (*levels, ("patient_false_tumour", "patient"))]
             cells = [row["n_images"], row["n_patients"], *figures]
-        lines.append("| " + " | ".join([row["data"], row["arm"], row["seed"], *cells]) + " |")
+        lines.append("| " + " | ".join([row["data"], _named(row), row["seed"], *cells, _printed(row["arm"])]) + " |")
     return "\n".join(lines)
