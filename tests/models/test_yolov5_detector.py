@@ -222,9 +222,9 @@ def test_it_learns_four_pictures():
             part.momentum = 0.1  # so few steps are too few for the release's 0.03
     images, boxes, labels = pictures()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=60)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=80)
     found = samples(boxes, labels, img_shape=(64, 64), ori_shape=(64, 64))
-    for _ in range(60):
+    for _ in range(80):
         data = model.data_preprocessor({"inputs": images, "data_samples": found}, training=True)
         total, _ = model.parse_losses(model(**data, mode="loss"))
         optimizer.zero_grad()

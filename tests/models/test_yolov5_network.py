@@ -1,5 +1,7 @@
 """YOLOv5's backbone and neck: shapes, and folding the normalisation away. Of the whole: test_yolov5_detector.py."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -32,6 +34,22 @@ def test_maps_have_their_strides_and_channels():
     with torch.no_grad():
         maps = parts(torch.zeros(2, 3, 64, 96))
     assert [tuple(found.shape) for found in maps] == [(2, 64, 8, 12), (2, 128, 4, 6), (2, 256, 2, 3)]
+
+
+def test_the_layout_in_memory_is_kept_to_the_last_map_and_changes_no_result():
+    last = randomised(network("n")).double().train()
+    usual = copy.deepcopy(last)
+    usual[0]._memory_format = torch.contiguous_format
+    pictures = torch.rand(2, 3, 64, 96, dtype=torch.float64)
+    found, wanted = last(pictures), usual(pictures)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.is_contiguous(memory_format=torch.channels_last) and theirs.is_contiguous()
+        torch.testing.assert_close(ours, theirs)
+    for maps in (found, wanted):
+        sum(part.square().mean() for part in maps).backward()
+    for (name, ours), (_, theirs) in zip(last.named_parameters(), usual.named_parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+    assert YOLOv5Backbone(0.33, 0.25, channels_last=False)._memory_format is torch.contiguous_format
 
 
 def test_pools_in_a_row_are_larger_pools_side_by_side():
