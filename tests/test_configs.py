@@ -98,7 +98,8 @@ def _shrunk(name: str, phantom: Path, regions: Path, tiles: Path, biopsies: Path
     """Options that make a run of a config a matter of seconds: batches of 2, one epoch, no worker processes."""
     config = load_config(name)
     if name in _DETECTION:
-        return {"data_root": str(biopsies), "train_cfg.max_epochs": 1, "train_cfg.val_interval": 1}
+        options = {"data_root": str(biopsies), "train_dataloader.batch_size": 2, "samples_per_epoch": 4}
+        return options | {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1}
     if name in _REGIONS:
         options = {"data_root": str(regions), "patches_per_epoch": 4}
         options |= {"train_cfg.val_interval": 1} if name in _TRANSLATION else {}

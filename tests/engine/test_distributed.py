@@ -1,16 +1,14 @@
 """Two gloo processes against one: the same global batches give the same losses, weights and metrics.
 
-The two go through tools/train.py and tools/test.py under torchrun, as a user would.
+The two have the variables that torchrun sets; tests/apis/test_predict_files.py begins with torchrun itself.
 """
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from tiny_run import CONFIG, draw_cohort, tiny_options
@@ -46,19 +44,16 @@ def _write_config(folder: Path, cohort: Path, world_size: int, norm_eval: bool) 
     return path
 
 
-def _run(tool: str, *words: object, world_size: int) -> None:
-    arguments = [*map(str, words), "--launcher", "pytorch" if world_size > 1 else "none"]
-    if world_size == 1 and not torch.cuda.is_available():  # spares the imports of a new process
-        assert main([tool.removesuffix(".py"), *arguments]) == 0
-        return
-    command = [sys.executable]
-    if world_size > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world_size}"]
-    command += [str(_CHECKOUT / "tools" / tool), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    environment["CUDA_VISIBLE_DEVICES"] = ""  # gloo is what is tested here
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=_CHECKOUT, timeout=300)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+_CALL = "import sys; from pathzoo.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def _run(command: str, *words: object, world_size: int) -> None:
+    """`pathzoo` with the variables that torchrun sets, as tools/train.py and tools/test.py call it."""
+    arguments = [command, *map(str, words), "--launcher", "pytorch" if world_size > 1 else "none"]
+    if world_size == 1 and not torch.cuda.is_available():  # gloo is what is tested here
+        assert main(arguments) == 0
+    else:
+        processes.run(_CALL, *arguments, count=world_size, cwd=_CHECKOUT, paths=[Path(__file__).parent])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +67,7 @@ def trained(cohort, tmp_path_factory):
         if key not in made:
             work_dir = folder / f"{world_size}_{norm_eval}"
             config = _write_config(folder, cohort, world_size, norm_eval)
-            _run("train.py", config, "--work-dir", work_dir, "--seed", 3, world_size=world_size)
+            _run("train", config, "--work-dir", work_dir, "--seed", 3, world_size=world_size)
             losses = [json.loads((work_dir / f"losses_{rank}.json").read_text()) for rank in range(world_size)]
             made[key] = np.mean(losses, axis=0), load_checkpoint_safely(work_dir / "epoch_2.pth"), work_dir
         return made[key]
@@ -121,7 +116,7 @@ def test_every_image_counts_once_in_the_metrics_of_two_processes(trained, cohort
         path = tmp_path / "test_config.py"
         config.dump(path)
         work_dir = tmp_path / f"test_{world_size}"
-        _run("test.py", path, folder / "epoch_2.pth", "--work-dir", work_dir, world_size=world_size)
+        _run("test", path, folder / "epoch_2.pth", "--work-dir", work_dir, world_size=world_size)
         rows.append(json.loads((work_dir / "metrics.json").read_text())["rows"])
         with (work_dir / "test" / "predictions.csv").open() as file:
             tables.append(list(csv.DictReader(file)))

@@ -1,10 +1,8 @@
 """Two gloo processes make the files that one makes, and hear of each other's errors."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 from self_training_fakes import SILENT, FakePseudoLabelled, TinySegmentor, contents, plan_of
 
@@ -20,11 +18,8 @@ def out(tmp_path_factory) -> Path:
     """What two processes left behind."""
     folder = tmp_path_factory.mktemp("processes")
     FakePseudoLabelled(folder / "data")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(_HERE / "label_round_process.py"), str(folder / "data"), str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_HERE), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    code = (_HERE / "label_round_process.py").read_text()
+    processes.run(code, folder / "data", folder, paths=[_HERE])
     return folder
 
 

@@ -2,12 +2,9 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 from mmdet.datasets.transforms import PackDetInputs
@@ -215,25 +212,8 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def in_two_processes(tmp_path):
     """What each of two processes printed; the files lie in tmp_path / "two"."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, str(tmp_path / "two"), str(tmp_path / "samples.json")],
-            env={**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    for worker, (_, errors) in zip(workers, outputs, strict=True):
-        assert worker.returncode == 0, errors[-2000:]
-    return [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
+    printed = processes.run(_WORKER, tmp_path / "two", tmp_path / "samples.json", cwd=tmp_path)
+    return [json.loads(text.splitlines()[-1]) for text in printed]
 
 
 def test_what_lies_in_the_filling_of_a_letter_box_is_no_detection():

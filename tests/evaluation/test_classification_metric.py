@@ -1,12 +1,9 @@
 """The mmengine metric, fed with mmpretrain's samples through mmengine's Evaluator, in one process and in two."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
@@ -139,36 +136,10 @@ dist.destroy_process_group()
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    environment = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-    }
     batch = samples(11)  # odd: one of the two processes gets a repeat
     plain = [{key: v.tolist() if torch.is_tensor(v) else v for key, v in s.to_dict().items()} for s in batch]
-    arguments = [str(tmp_path / "out"), str(tmp_path / "parts"), json.dumps(plain)]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, *arguments],
-            env={**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    for worker, (_, errors) in zip(workers, outputs, strict=True):
-        assert worker.returncode == 0, errors[-2000:]
+    outputs = processes.run(_WORKER, tmp_path / "out", tmp_path / "parts", json.dumps(plain), cwd=tmp_path)
     expected, _ = evaluate(batch)
-    for printed, _ in outputs:  # both processes know the numbers, for save_best
+    for printed in outputs:  # both processes know the numbers, for save_best
         assert json.loads(printed.splitlines()[-1]) == pytest.approx(expected)
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 12
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

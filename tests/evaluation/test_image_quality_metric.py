@@ -2,13 +2,10 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
@@ -172,24 +169,7 @@ print(json.dumps(evaluator.evaluate(11)))
 def test_two_processes_give_what_one_gives(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     expected, _ = evaluate(samples(11), out_dir=str(one), n_bootstrap=50, pictures=4)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, str(two), str(Path(__file__).parent)],
-            env={**environment, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    for worker, (printed, errors) in zip(workers, outputs, strict=True):
-        assert worker.returncode == 0, errors[-2000:]
+    for printed in processes.run(_WORKER, two, Path(__file__).parent, cwd=tmp_path):
         assert json.loads(printed.splitlines()[-1]) == pytest.approx(expected)
     for name in ("metrics.json", "pictures.csv", "plots/pictures.png"):
         assert (two / name).read_bytes() == (one / name).read_bytes()

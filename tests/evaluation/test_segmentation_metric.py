@@ -2,12 +2,10 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
@@ -205,7 +203,7 @@ def test_files_and_pictures(tmp_path):
 def test_a_region_whose_image_is_gone_is_not_drawn_but_counted(tmp_path):
     made = regions(tmp_path, 3)
     batch = samples(made)
-    os.remove(made[0][2])  # noqa: PTH107
+    Path(made[0][2]).unlink()
     evaluate(batch, out_dir=str(tmp_path / "out"))
     assert len(list((tmp_path / "out" / "plots").glob("*.png"))) == 2
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["n_regions"] == 3
@@ -281,26 +279,5 @@ def in_two_processes(tmp_path, made):
     found = patches(made)
     truth, prediction = (np.stack([patch.pop(key) for patch in found]) for key in ("gt_seg_map", "prediction"))
     np.savez(tmp_path / "samples.npz", truth=truth, prediction=prediction, origin=json.dumps(found))
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
-    arguments = [str(tmp_path / "two"), str(tmp_path / "samples.npz"), json.dumps(META)]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, *arguments],
-            env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    for worker, (_, errors) in zip(workers, outputs, strict=True):
-        assert worker.returncode == 0, errors[-2000:]
-    return [json.loads(printed.splitlines()[-1]) for printed, _ in outputs]
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    printed = processes.run(_WORKER, tmp_path / "two", tmp_path / "samples.npz", json.dumps(META), cwd=tmp_path)
+    return [json.loads(text.splitlines()[-1]) for text in printed]

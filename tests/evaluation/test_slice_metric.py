@@ -1,13 +1,10 @@
 """The metric of CT slices: fed with mmseg's samples of a store's slices through mmengine's Evaluator."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
+import processes
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
@@ -177,24 +174,8 @@ def test_two_processes_give_what_one_gives(store, tmp_path):
     info = [{key: sample.get(key) for key in SLICE_KEYS} for sample in batch]
     truth, guess = (np.stack([drawn(k)[part] for k in range(COUNT)]) for part in (1, 2))
     np.savez(tmp_path / "samples.npz", truth=truth, guess=guess, info=json.dumps(info))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    given = [str(tmp_path / "two"), str(tmp_path / "samples.npz"), json.dumps(META["classes"])]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORKER, *given],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        printed, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors[-2000:]
+    given = tmp_path / "two", tmp_path / "samples.npz", json.dumps(META["classes"])
+    for printed in processes.run(_WORKER, *given):
         assert json.loads(printed.splitlines()[-1]) == pytest.approx(expected)
     written = json.loads((tmp_path / "two" / "metrics.json").read_text())["rows"]
     assert [row["metric"] for row in written] == [row["metric"] for row in metric.rows]

@@ -1,9 +1,9 @@
 """Label map to picture: one-hot in, any channels out, weights, noise, training under the Runner, several processes."""
 
 import numpy as np
+import processes
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from mmengine.dataset import BaseDataset, DefaultSampler, pseudo_collate
 from mmengine.optim import OptimWrapper
 from translator_worker import SIDE, pairs, steps, translator, work
@@ -200,7 +200,7 @@ def test_validation_gives_the_real_picture_beside_the_drawn_one():
 def test_two_processes_compute_what_one_does(tmp_path):
     """Instance normalisation, no dropout: the gradient of a batch is the mean of those of its halves."""
     n = 3
-    multiprocessing.spawn(work, (str(tmp_path), n), nprocs=2)
+    processes.spawn(work, (str(tmp_path), n))
     shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     model = translator()
     losses = steps(model, [pairs(4, seed=index) for index in range(n)], model)

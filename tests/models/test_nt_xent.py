@@ -2,9 +2,9 @@
 
 import math
 
+import processes
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from nt_xent_worker import network, views, work
 from torch.nn import functional
 
@@ -192,7 +192,7 @@ def test_bad_input_is_refused(shapes, arguments, words):
 def test_two_processes_are_as_one_with_the_whole_batch(tmp_path):
     """Value on each, and the network's gradients after DDP's mean, against plain autograd; equal and unequal shares."""
     cases = [[5, 5], [2, 6]]
-    multiprocessing.spawn(work, (str(tmp_path), cases, 3), nprocs=2)
+    processes.spawn(work, (str(tmp_path), cases, 3))
     for rank in range(2):
         for sizes, found in zip(cases, torch.load(tmp_path / f"{rank}.pt"), strict=True):
             model = network()
