@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt | $(UV)
 demo: $(STAMP) ## train, test, publish, verify, load and predict on a phantom cohort (4 minutes)
 	$(BIN)/python tools/demo.py
 
-test: $(STAMP) ## lint, types, and the tests that take under half a minute each
+test: $(STAMP) ## lint, types, and all tests but those marked slow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -80,6 +80,7 @@ def test_configs_and_models_travel_with_it(installed, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_trains_a_packaged_config_and_predicts_with_a_packaged_model(installed, tmp_path):
     tiny_run.draw_cohort(tmp_path / "data", images_per_patient=1)
     options = tiny_run.as_words(tiny_run.tiny_options(tmp_path / "data"))

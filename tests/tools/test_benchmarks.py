@@ -167,6 +167,7 @@ def test_arms_of_slide_prediction_do_the_same_tiles(load, tmp_path, capsys):
             assert found["seconds"] >= found["alone"] > 0 and found["peak_mib"] > 50
 
 
+@pytest.mark.slow
 def test_train_throughput(load, tmp_path, capsys):
     words = ["--batch-size", "2", "--iterations", "2", "--rounds", "2", "--pipeline-images", "3"]
     assert load("train_throughput").main([*words, "--markdown", str(tmp_path / "t.md")]) == 0

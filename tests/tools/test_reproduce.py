@@ -91,6 +91,7 @@ def test_what_is_left_out_of_several_data_sets_names_them():
     assert "2 rows" in _kept(*rows)[1] and "x, small scale, a (seed 1); y, small scale, a (seed 1)." in _kept(*rows)[1]
 
 
+@pytest.mark.slow
 def test_smoke_runs_both_arms_once_and_a_rerun_skips_them(tmp_path, capsys):
     words = ["breakhis_xception", "--work-dir", str(tmp_path)]
     assert reproduce.main(words) == 0
