@@ -57,7 +57,7 @@ def test_configs_of_a_size_differ_in_their_model_alone(name):
         assert config[f"{part}_dataloader"] == other[f"{part}_dataloader"]
     for key in ("optim_wrapper", "param_scheduler", "train_cfg", "default_hooks", "custom_hooks", "model_input"):
         assert config[key] == other[key]
-    assert config.optim_wrapper.optimizer.lr == 0.001
+    assert config.optim_wrapper.optimizer.lr == (0.01 if name in _SMALL else 0.001)
     assert config.default_hooks.checkpoint.save_best == "slice_iou"
 
 
