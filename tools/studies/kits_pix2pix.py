@@ -66,7 +66,8 @@ _PAPER = {
     "FPN": "fpn_resnet50_1xb8_100e_kits19_512.py",
     "generator": "pix2pix_unet_1xb1_200e_kits19_512.py",
 }
-_PHANTOM: dict[str, Any] = {"patients": 32, "size": (128, 128), "slices": 24}
+#: As in KiTS19, every patient has a tumour.
+_PHANTOM: dict[str, Any] = {"patients": 32, "size": (128, 128), "slices": 24, "tumour_rate": 1.0}
 #: A quarter of the patients trains, an eighth chooses, the rest is tested on.
 _PHANTOM_RATIOS = (1 / 4, 1 / 8, 5 / 8)
 #: How slices are drawn; the study's number, and changes to the label maps for the small scale's few of them.
@@ -208,7 +209,7 @@ def _options(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     ours = {key: value for key, value in given.items() if not key.startswith("generator.")}
     theirs |= {key: value for key, value in ours.items() if key in ("window_centre", "window_width")}
     if arguments.scale != "paper":
-        # By cross-entropy alone the small U-Net still calls everything background after a third of its 960 steps.
+        # Of a phantom's pixels 1.6 % are kidney and 0.2 % tumour: Dice weighs classes alike.
         ours = {"dice_weight": 1.0} | ours
     if arguments.scale == "smoke":
         ours |= {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "samples_per_epoch": 16}
