@@ -182,3 +182,19 @@ def test_a_folder_with_other_cases_is_another_store(tmp_path):
         for folder in (first, more)
     ]
     assert [len(names) for names in patients] == [10, 11]
+
+
+def test_seeds_that_deal_the_same_slices_differently_stand_in_one_table(recorder, tmp_path):
+    root = write_ct(tmp_path / "cases", patients=10, size=(64, 64), slices=12)
+    rows = run(tmp_path, root, arms=[_NOTHING], seeds=2, data_name="cohort")
+    assert len({row["data_digest"] for row in rows}) == 2, "not the same run"
+    assert "| U-Net1, 1 nothing | 2 |" in table(rows) and "Left out" not in table(rows)
+    write_ct(root, patients=11, size=(64, 64), slices=12)
+    rows = run(tmp_path, root, arms=[_NOTHING], seeds=1, data_name="cohort")
+    assert len(rows) == 3 and "Left out: 1 row" in table(rows), "other slices"
+
+
+def test_what_the_arms_set_is_refused_as_an_option(recorder, tmp_path, store):
+    for option in ("augment=1.0", "synthetic=drawn", "data_root=elsewhere"):
+        with pytest.raises(ConfigError, match=f"--cfg-options {option}: the arms set it; choose them by --arms"):
+            run(tmp_path, store, cfg_options=[option])

@@ -33,7 +33,7 @@ from pathzoo.ct.store import SliceStore, is_store
 from pathzoo.ct.volume import LabelMap, ReadOptions
 from pathzoo.datasets.label_augmentation import LabelAugmentation
 from pathzoo.engine.checkpoint import chosen_checkpoint
-from pathzoo.errors import DataError
+from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import canonical_json, sha256_bytes
 from studies.initial_weights import digest_of, network_of, not_run, refuse_unused, weights_files
 from studies.kits_pix2pix_table import table
@@ -141,13 +141,14 @@ def _run_arm(
         generator = load_config(_file("generator", arguments.scale), theirs).pretty_text
         made_by += generator + canonical_json({**asdict(drawing), "seed": None}).decode()
     opened = SliceStore(store)
+    made_by += canonical_json(None if opened.split is None else opened.split.parameters).decode()  # its ratios
     row: dict[str, Any] = {
         "scale": arguments.scale,
         "data": arguments.data_name or ("phantom" if opened.phantom else "real"),
         "arm": arm.name,
         "seed": seed,
         "config_digest": hashlib.sha256(made_by.encode()).hexdigest()[:16],
-        "data_digest": opened.digest[:16],
+        "data_digest": _data_digest(opened),
         "pathzoo": __version__,
     }
     if network and network not in weights:
@@ -174,6 +175,12 @@ def _run_arm(
     results.append(row | metric_columns(rows, METRICS))
     if not arguments.keep:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _data_digest(store: SliceStore) -> str:
+    """Of the slices, whoever stands where, and after a dash of the store: seeds deal the same slices differently."""
+    slices = sorted((r.item, r.sha256) for subset in store.subsets for r in store.records(subset))
+    return f"{_short(canonical_json(slices).decode())}-{store.digest[:16]}"
 
 
 def _drawn(drawing: Drawing, store: Path, seed: int, options: dict[str, Any], scale: str, folder: Path) -> Path:
@@ -205,6 +212,11 @@ def _drawing(scale: str, seed: int, control: str | None) -> Drawing:
 def _options(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """The segmenters' options and the translator's; neither depends on where the data is."""
     given = parse_options(arguments.cfg_options)
+    for key in ("augment", "synthetic", "data_root"):
+        if key in given:
+            raise ConfigError(
+                f"--cfg-options {key}={given[key]}: the arms set it; choose them by --arms, data by --data-root"
+            )
     theirs = {key.removeprefix("generator."): value for key, value in given.items() if key.startswith("generator.")}
     ours = {key: value for key, value in given.items() if not key.startswith("generator.")}
     theirs |= {key: value for key, value in ours.items() if key in ("window_centre", "window_width")}

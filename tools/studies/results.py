@@ -105,7 +105,8 @@ def _arm(row: Row) -> tuple[str, str, str]:
 
 def _made_by(row: Row) -> tuple[str, str]:
     """What has to be the same for all seeds of an arm."""
-    return row["config_digest"], "" if row["data"].startswith("phantom") else row["data_digest"]
+    data, _, _ = row["data_digest"].partition("-")  # what follows a dash tells how a seed has dealt the same data
+    return row["config_digest"], "" if row["data"].startswith("phantom") else data
 
 
 def _left_out(left: dict[tuple[str, str, str], list[str]], several: bool) -> str:
