@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--control", choices=("untrained", "shuffled"), help="draw what cannot help")
     parser.add_argument("--device", help="cpu, cuda, ...; the first GPU where there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace drawn pictures that are there")
-    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="set in the config")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="set in the config")
     return parser
 
 

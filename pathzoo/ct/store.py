@@ -273,7 +273,10 @@ def store_source(folder: str | os.PathLike) -> str | None:
 def _read_content(folder: Path) -> dict[str, Any]:
     path = folder / "store.json"
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such store of slices; tools/dataset_converters/ct_to_slices.py builds one")
+        raise ConfigError(
+            f"{folder}: no such store of slices; tools/dataset_converters/ct_to_slices.py builds one, tools/synthesize.py "
+            "one of drawn slices"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

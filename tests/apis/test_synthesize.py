@@ -291,3 +291,8 @@ def test_a_trained_translator_is_published_and_draws_from_the_zoo(run, tmp_path)
     drawn = get_model(folder)(np.ones((2, 32, 64), np.uint8)).values
     assert drawn.shape == (2, 1, 32, 64)
     shutil.rmtree(folder)
+
+
+def test_the_command_needs_no_options_of_the_config(checkpoint, tmp_path, capsys):
+    assert tool.main([CONFIG, str(checkpoint), "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path}: exists already" in capsys.readouterr().err
