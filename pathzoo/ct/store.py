@@ -274,8 +274,8 @@ def _read_content(folder: Path) -> dict[str, Any]:
     path = folder / "store.json"
     if not folder.is_dir():
         raise ConfigError(
-            f"{folder}: no such store of slices; tools/dataset_converters/ct_to_slices.py builds one, tools/synthesize.py "
-            "one of drawn slices"
+            f"{folder}: no such store of slices; tools/dataset_converters/ct_to_slices.py builds one, "
+            "tools/synthesize.py one of drawn slices"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
