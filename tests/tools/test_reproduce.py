@@ -1,6 +1,7 @@
 """tools/reproduce.py: rows, skipping, "not run", and the table."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import reproduce
@@ -67,6 +68,13 @@ def test_settings_of_the_newest_row_count_and_the_others_are_counted():
     kept, text = _kept(*rows)
     assert kept == [("2", ""), ("0", "")]
     assert text.startswith("Left out: 2 rows made with other settings") and text.endswith(": a (seeds 1, 3).")
+
+
+def test_no_row_is_lost_where_several_write_at_once(tmp_path):
+    results = Results(tmp_path / "new" / "results.csv", ())
+    with ThreadPoolExecutor(8) as pool:  # a lock of a folder is held by whoever opened it: threads wait as processes do
+        list(pool.map(lambda seed: results.append(_row(seed=seed)), range(40)))
+    assert sorted(int(row["seed"]) for row in results.rows()) == list(range(40))
 
 
 def test_settings_that_are_taken_up_again_find_their_seeds_again():

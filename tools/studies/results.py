@@ -1,9 +1,12 @@
 """The rows of a study: a CSV that only grows, and the table that a README shows of it."""
 
 import csv
+import fcntl
+import os
 import statistics
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +61,25 @@ class Results:
         )
 
     def append(self, row: dict[str, object]) -> None:
-        """Adds a row; the file is replaced whole."""
-        rows = [*self.rows(), {name: "" if row.get(name) is None else str(row[name]) for name in self.columns}]
-        with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        """Adds a row; the file is replaced whole. Several processes may add to one file, each on a GPU for instance."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(self.path.parent):
+            rows = [*self.rows(), {name: "" if row.get(name) is None else str(row[name]) for name in self.columns}]
+            with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process of this kind writes in a folder. Locks the folder itself: no file is left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 #: A row of the file.
