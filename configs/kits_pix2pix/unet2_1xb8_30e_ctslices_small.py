@@ -75,7 +75,7 @@ model = dict(
         num_classes=3,
         norm_cfg=dict(type=BatchNorm2d),
         align_corners=False,
-        init_cfg=None,  # torch's own; mmseg's, a deviation of 0.01, is for hundreds of channels, not for these few
+        init_cfg=None,  # torch's own, as U-Net1's has to be
         loss_decode=[
             dict(type=PixelCrossEntropy, loss_name="loss_ce", loss_weight=1.0),
             dict(type=DiceLoss, loss_name="loss_dice", loss_weight=0.0),  # dice_weight=1.0 adds it
