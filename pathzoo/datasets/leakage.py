@@ -1,11 +1,11 @@
-"""What a split may not do (leakage, an error) and what has to be said of it (caveats). Needs no torch."""
+"""What a split may not do: leakage, an error. Needs no torch."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathzoo.datasets.official_holdout import slide_folder, straddling_patients
+from pathzoo.datasets.official_holdout import slide_folder
 from pathzoo.datasets.slide_names import beyond_names, same_slide, slide_key
 from pathzoo.datasets.split_schemes import UNKNOWN, SplitItem
 from pathzoo.errors import LeakageError
@@ -235,84 +235,6 @@ def group_of(item: SplitItem, key: str) -> str:
     return slide_folder(item.item) if key == "slide" else item.group
 
 
-def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    """What has to stand beside every score of this split: straddling or unknown patients, classes not shown."""
-    subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
-    held: dict[str, list[SplitItem]] = defaultdict(list)
-    for item in items:
-        if item.item in subset_of:
-            held[side(subset_of[item.item])].append(item)
-    return [
-        *_unnamed_texts(split, items),
-        *_straddling_texts(split, held),
-        *_unknown_texts(split, held),
-        *_absent_class_texts(split, held),
-        *_untaught_class_texts(split, items),
-    ]
-
-
 def first_names(names: Sequence[str]) -> str:
     """The first three, and three dots where there are more."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _unnamed_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    named = {item for part in split.subsets.values() for item in part.items}
-    extra = sorted(item.item for item in items if item.item not in named)
-    if not extra:
-        return []
-    return [f"the split does not name {len(extra)} images of the data ({first_names(extra)}): they are in no subset"]
-
-
-def _straddling_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
-    if split.group_key == "image":
-        patients = {name: {item.group for item in part} for name, part in held.items()}
-        everyone = set().union(*patients.values())
-        both = {p for p in everyone if sum(p in part for part in patients.values()) > 1}
-        if not both:
-            return []
-        return [
-            f"by_image_leaky: {len(both)} of {len(everyone)} patients stand on more than one side, so the scores are "
-            "inflated; take patient_kfold for an honest one"
-        ]
-    if split.group_key == "slide":
-        straddling = straddling_patients(held)
-        listed = [f"{p} ({', '.join(f'{f} {w}' for f, w in folders.items())})" for p, folders in straddling.items()]
-        if listed:
-            text = "; ".join(listed)
-            return [f"official_slide_groups: {len(listed)} patients (slide digits) stand on two sides: {text}"]
-    return []
-
-
-def _unknown_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
-    counts = {name: sum(item.patient is None for item in part) for name, part in held.items()}
-    if split.scheme == "none" or not sum(counts.values()):
-        return []
-    where = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
-    return [f"{sum(counts.values())} images have no known patient; they count as one group ({where})"]
-
-
-def _absent_class_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
-    texts = []
-    for label, name in enumerate(split.classes):
-        groups = {group_of(item, split.group_key) for part in held.values() for item in part if item.shows(label)}
-        lacking = [subset for subset, part in held.items() if not any(item.shows(label) for item in part)]
-        if lacking and split.scheme != "none":
-            texts.append(
-                f"no image of class {name!r} in {' and '.join(lacking)}: "
-                f"it has {len(groups)} {split.group_key if split.group_key != 'image' else 'patient'} group(s) in all"
-            )
-    return texts
-
-
-def _untaught_class_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    """Classes that the labels left in `train` do not show, though images of them were dealt to `unlabelled`."""
-    if not {"train", "unlabelled"} <= set(split.subsets):
-        return []
-    taught, hidden = ([i for i in items if i.item in split.subsets[name].items] for name in ("train", "unlabelled"))
-    return [
-        f"no labelled training image shows class {name!r}, {n} whose labels are kept back do: no model can learn it; "
-        "give a larger label_fraction or another seed"
-        for label, name in enumerate(split.classes)
-        if not any(item.shows(label) for item in taught) and (n := sum(item.shows(label) for item in hidden))
-    ]

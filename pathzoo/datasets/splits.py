@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pathzoo.datasets.leakage import KEPT_OUT, caveats, check_leakage, first_names, group_of, refuse_tested
+from pathzoo.datasets.leakage import KEPT_OUT, check_leakage, first_names, group_of, refuse_tested
 from pathzoo.datasets.official_holdout import deal_official
 from pathzoo.datasets.slide_names import Origins
+from pathzoo.datasets.split_caveats import caveats
 from pathzoo.datasets.split_config import SCHEMES, checked_scheme
 from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_named, deal_patients, take_fraction
 from pathzoo.errors import ConfigError, DataError
