@@ -1,5 +1,7 @@
 """What has to be said of a split that may be used (caveats). Needs no torch."""
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    """What has to stand beside every score of this split: straddling or unknown patients, classes not shown."""
+    """What has to stand beside every score of this split: straddling, unknown, doubtful patients; classes not shown."""
     subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
     held: dict[str, list[SplitItem]] = defaultdict(list)
     for item in items:
@@ -23,6 +25,7 @@ def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
         *_unnamed_texts(split, items),
         *_straddling_texts(split, held),
         *_unknown_texts(split, held),
+        *_alike_texts(split, held),
         *_absent_class_texts(split, held),
         *_untaught_class_texts(split, items),
     ]
@@ -62,6 +65,30 @@ def _unknown_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> l
         return []
     where = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
     return [f"{sum(counts.values())} images have no known patient; they count as one group ({where})"]
+
+
+def _alike_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
+    """Patients on two sides whose names two systems may have written for one: `P-7` here and `p_007` there."""
+    if split.group_key != "patient":
+        return []
+    written: dict[str, dict[str, str]] = defaultdict(dict)  # plain name -> side -> the name there
+    for name, part in held.items():
+        for patient in sorted({item.patient for item in part if item.patient is not None}):
+            written[_plain(patient)].setdefault(name, patient)
+    both = [places for _, places in sorted(written.items()) if len(places) > 1]
+    if not both:
+        return []
+    first = " and ".join(f"{patient!r} ({name})" for name, patient in both[0].items())
+    return [
+        f"{len(both)} patient(s) may stand on two sides, written differently, first {first}: where they are one, give "
+        "them one name and split anew"
+    ]
+
+
+def _plain(patient: str) -> str:
+    """A patient's name without what writing adds: case, width of letters, kind of separator, leading zeros."""
+    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", patient).casefold()).strip("-")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", words)
 
 
 def _absent_class_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:

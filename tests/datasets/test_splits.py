@@ -115,6 +115,30 @@ def test_unknown_patients_are_one_group_and_are_reported():
     assert [part.groups.count("unknown") for part in split.subsets.values()].count(1) == 1
 
 
+@pytest.mark.parametrize(
+    "one, other", [("P7", "p7"), ("P7", " P07"), ("P-7", "P_007"), ("7", "\uff17"), ("S 1.07", "s-1-7")]
+)
+def test_patients_on_two_sides_whose_names_differ_in_writing_alone_are_pointed_out(one, other):
+    items = [SplitItem(f"{n}.png", n % 2, f"s{n}", p) for n, p in enumerate([one, other, "a", "b"])]
+    named = {"scheme": "held_out_patients", "test": [other], "val": ["b"]}
+    with pytest.warns(SplitWarning, match=r"1 patient\(s\) .* written differently") as caught:
+        resolve_split(items, named, ())
+    assert sum(repr(one) in str(w.message) and repr(other) in str(w.message) for w in caught) == 1
+
+
+@pytest.mark.parametrize("one, other", [("P1", "P10"), ("P1-1", "P11"), ("a", "b"), ("14-2A", "14-2B"), ("70", "7")])
+def test_patients_of_other_names_are_not(one, other, recwarn):
+    items = [SplitItem(f"{n}.png", n % 2, f"s{n}", p) for n, p in enumerate([one, other, "x", "y"])]
+    resolve_split(items, {"scheme": "held_out_patients", "test": [other], "val": ["y"]}, ())
+    assert not [w for w in recwarn if "written differently" in str(w.message)]
+
+
+def test_patients_of_one_side_may_be_written_as_they_like(recwarn):
+    items = [SplitItem(f"{n}.png", n % 2, f"s{n}", p) for n, p in enumerate(["P7", "p7", "x", "y"])]
+    resolve_split(items, {"scheme": "held_out_patients", "test": ["x"], "val": ["y"]}, ())
+    assert not [w for w in recwarn if "written differently" in str(w.message)]
+
+
 def test_too_few_patients_is_an_error_that_counts_them():
     items = [*cohort([(0, 30), (1, 30)]), SplitItem("u.png", 0, "u")]
     with pytest.raises(DataError, match=r"5 patient-disjoint .* 2 known patients and one group of images without"):
