@@ -82,10 +82,13 @@ def with_patients(cases: Sequence[Any], table: Path) -> tuple[list[Any], list[st
         lambda fields, where: {"item": fields["case"], "patient": parse_patient(fields["patient"])},
     )
     stated = {row["item"]: row["patient"] for row in rows}
-    lacking = [case.name for case in cases if case.name not in stated]
+    lacking = [case for case in cases if case.name not in stated]
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        raise DataError(f"{table}: has no line for the case {lacking[0]}{more}: add it, the patient may be empty")
+        raise DataError(
+            f"{table}: has no line for the case {lacking[0].name}{more}, of {lacking[0].where}: add it, the patient "
+            "may be empty"
+        )
     rest = sorted(stated.keys() - {case.name for case in cases})
     notes = [f"{table} names {len(rest)} cases that are not there, first {rest[0]}"] if rest else []
     return [dataclasses.replace(case, patient=stated[case.name]) for case in cases], notes

@@ -74,6 +74,23 @@ def test_a_patient_with_two_cases_stays_on_one_side(kits, tmp_path):
     assert sum(map(len, patients)) == len(set().union(*patients)) == 5
 
 
+def test_a_table_says_whose_dicom_series_are_where_patient_ids_do_not(tmp_path, capsys):
+    for number in range(6):
+        write_series(tmp_path / "d" / f"f{number}", number, patient=f"visit {number}")
+    table, ratios = tmp_path / "p.csv", ("--ratios", 0.4, 0.3, 0.3)
+    table.write_text("case,patient\nseries_0,P\n")
+    text = refused(capsys, "dicom", tmp_path / "d", tmp_path / "s", "--patients", table, *ratios)
+    assert "has no line for the case series_" in text and f"of {tmp_path / 'd' / 'f'}" in text, "the folder tells which"
+    assert convert("dicom", tmp_path / "d", tmp_path / "by_id", *ratios) == 0
+    cases = sorted({item.split("/")[0] for item in held(SliceStore(tmp_path / "by_id"))})
+    table.write_text("case,patient\n" + "".join(f"{case},P{number // 2}\n" for number, case in enumerate(cases)))
+    assert convert("dicom", tmp_path / "d", tmp_path / "s", "--patients", table, *ratios) == 0
+    store = SliceStore(tmp_path / "s")
+    whose = {record.case: record.patient for name in store.subsets for record in store.records(name)}
+    assert whose == {case: f"P{number // 2}" for number, case in enumerate(cases)}
+    assert {own["patients"] for own in store.counts.values()} == {1}
+
+
 def test_slices_may_be_chosen(kits, tmp_path):
     root, _ = kits
     assert convert("kits19", root, tmp_path / "every", "--every", 2) == 0

@@ -5,8 +5,9 @@
     python tools/dataset_converters/ct_to_slices.py --pictures images/ --labels labels/ --known-range 0 255 --out store
 
 --kits19 takes case folders (case_00000/imaging.nii.gz, segmentation.nii.gz); each case is a patient unless --patients
-says otherwise. --dicom takes any tree of files: series are told apart by SeriesInstanceUID, patients by PatientID, and
-a segmentation.nii.gz lies beside each series, on its grid; where a folder holds several, it is called
+says otherwise. --dicom takes any tree of files: series are told apart by SeriesInstanceUID, patients by PatientID (or
+by --patients: a series' case is series_ and 12 digits of its UID's SHA-256, as index.csv of a store names it), and a
+segmentation.nii.gz lies beside each series, on its grid; where a folder holds several, it is called
 segmentation_<SeriesInstanceUID>.nii.gz. --pictures takes 8-bit slices that were windowed already, pixel value v meaning
 LOW + v / 255 * (HIGH - LOW) HU, named CASE_slice_NUMBER or listed in --manifest.
 
@@ -101,7 +102,6 @@ def _check(args: argparse.Namespace) -> str:
         ("known_range", ("pictures",), True),
         ("manifest", ("pictures",), False),
         ("axes", ("kits19", "dicom"), False),
-        ("patients", ("kits19", "pictures"), False),
         ("allow_no_kidney", ("kits19", "dicom"), False),
     ):
         option, given = f"--{name.replace('_', '-')}", bool(getattr(args, name))
