@@ -3,10 +3,11 @@
     python tools/synthesize.py CONFIG CHECKPOINT --out DRAWN [--count 1333] [--classes NAME ...] [--augment-labels] \\
         [--cfg-options data_root=DATA]
 
-CONFIG is a translator's (configs/kits_pix2pix/pix2pix_*.py), CHECKPOINT its run's. DRAWN becomes a store of slices, or
-a folder of drawn regions, that training adds by `synthetic=DRAWN`, and that nothing else takes: every drawn picture
-keeps the patient of its label map. Beside the pictures lie report.json (SSIM, KID, and how many may be copies of a
-patient's picture) and pictures.png.
+CONFIG is a translator's (configs/kits_pix2pix/pix2pix_*.py), CHECKPOINT its run's, or a published translator's name or
+folder: whom that one has seen cannot be compared, and the scores of who trains on its pictures say so. DRAWN becomes a
+store of slices, or a folder of drawn regions, that training adds by `synthetic=DRAWN`, and that nothing else takes:
+every drawn picture keeps the patient of its label map. Beside the pictures lie report.json (SSIM, KID, and how many may
+be copies of a patient's picture) and pictures.png.
 
 --classes draws from label maps that show one of these classes alone: so a rare class is augmented. --augment-labels
 shifts, scales and turns label maps and, of CT, changes size and place of tumours, by the amounts that the options below
@@ -91,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="synthesize.py", description=head, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="a translator's config")
-    parser.add_argument("checkpoint", nargs="?", type=Path, help=".pth of its run; none with --control untrained")
+    parser.add_argument(
+        "checkpoint", nargs="?", help=".pth of its run, or a published translator; none with --control untrained"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--count", type=int, default=1333, help="pictures to draw (default: the study's 1333)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="label maps that show one of these alone")

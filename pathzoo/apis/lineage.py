@@ -96,13 +96,13 @@ def ancestors_of(start: Mapping[str, Any], folder: Path) -> Ancestors:
         if not splits:
             # The record may be published, where no folder's place belongs.
             print_log(f"{folder}: holds no splits.json", logger="current", level=logging.WARNING)
-            found.caveats.append(_not_compared(f"{start.get('file')}, which the weights come from,"))
+            found.caveats.append(not_compared(f"{start.get('file')}, which the weights come from,"))
         found.splits.extend(splits)
         start = recorded_start(folder)
     if start.get("source") == "published":
-        found.caveats.append(_not_compared(f"the published {start.get('name')} {start.get('version')}"))
+        found.caveats.append(not_compared(f"the published {start.get('name')} {start.get('version')}"))
     elif start.get("source") == "run" and not start.get("folder"):
-        found.caveats.append(_not_compared(f"the run that {start.get('file')} was exported from"))
+        found.caveats.append(not_compared(f"the run that {start.get('file')} was exported from"))
     return found
 
 
@@ -132,7 +132,8 @@ def _within_a_tenth(first: float, second: float) -> bool:
     return abs(first - second) <= 0.1 * first
 
 
-def _not_compared(what: str) -> str:
+def not_compared(what: str) -> str:
+    """The caveat that names `what` may have seen of who is evaluated on."""
     return f"the patients that {what} was trained on could not be compared with those of this run"
 
 

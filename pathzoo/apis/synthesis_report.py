@@ -25,7 +25,7 @@ def report_synthesis(cfg: Config, model: nn.Module, folder: str | Path, pictures
     """Judges drawn pictures beside the real ones that their label maps are from; writes report.json and pictures.png.
 
     - `quality`: mean SSIM and mean absolute difference (of 0..255) between real training pictures and what the
-      generator draws of their own label maps, without noise and changes; n of them. It has seen them in training.
+      generator draws of their own label maps, without noise and changes; n of them. A run's own has trained on them.
     - `kid`: Kernel Inception Distance of the drawn pictures from the training pictures of the label maps, in units of
       the features, which are area means of 32 x 32 parts (0..1) of each channel, no Inception network's: values compare
       with each other alone. Beside it that of the validation patients' pictures that show the same, as a measure for

@@ -1,7 +1,5 @@
 """Draws synthetic pictures from the label maps of training patients: what `tools/synthesize.py` calls."""
 
-import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,15 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.utils import track_iter_progress
 from torch import nn
 
 from pathzoo._version import __version__
-from pathzoo.apis.checks import errors_of_the_config
 from pathzoo.apis.config import load_config
-from pathzoo.apis.lineage import ancestors_of, splits_beside
-from pathzoo.apis.run_record import recorded_start
+from pathzoo.apis.generators import load_generator, origin_of, warn
 from pathzoo.apis.setup import setup
 from pathzoo.apis.signatures import resolve_type
 from pathzoo.apis.synthesis_maps import TrainingMaps
@@ -27,11 +22,8 @@ from pathzoo.apis.synthesis_slices import SliceMaps
 from pathzoo.datasets.label_augmentation import LabelAugmentation, augment_labels
 from pathzoo.datasets.regions import RegionSegmentation
 from pathzoo.datasets.slices import SliceSegmentation
-from pathzoo.datasets.splits import Split
-from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
-from pathzoo.errors import CheckpointError, ConfigError, DataError, LeakageError
-from pathzoo.fileio import sha256_file
-from pathzoo.registry import MODELS
+from pathzoo.datasets.split_caveats import CAVEATS
+from pathzoo.errors import ConfigError
 
 #: What a control has of the real thing: "untrained" the label maps alone, "shuffled" pictures of other label maps.
 CONTROLS = ("untrained", "shuffled")
@@ -85,7 +77,8 @@ def synthesize(
 
     Args:
         config: A translator's config, or its path below the packaged ones.
-        checkpoint: A .pth of its run; None with the control "untrained".
+        checkpoint: A .pth of its run, or name or folder of a published translator, whose patients cannot be compared: a
+            caveat that goes with the pictures. None with the control "untrained".
         out: The folder: a synthetic store (`pathzoo.ct.store`) of slices, drawn regions
             (`pathzoo.datasets.drawn_regions`) of tissue.
         drawing: How; as `Drawing` has it where not given.
@@ -98,10 +91,12 @@ def synthesize(
         `out`.
 
     Raises:
-        ConfigError: No translator's config, no checkpoint, no such class.
+        ConfigError: No translator's config, no checkpoint, no such class; a published model of other classes or another
+            input.
         CheckpointError: It cannot be loaded safely, or is of another model.
         LeakageError: The generator, or a run that its weights come from, was trained on patients whom the data keeps
             for validation or testing.
+        ZooError: No such published model, or one that does not verify.
         DataError, OutputError: As the data set and the writer.
     """
     setup()
@@ -129,13 +124,15 @@ def draw_into(
         raise ConfigError("give the checkpoint of a trained generator; the control 'untrained' alone goes without one")
     if drawing.control == "shuffled" and len(maps) < 2:
         raise ConfigError("the control 'shuffled' pairs a picture with another one's label map, and there is only one")
-    if checkpoint is not None:
-        maps.refuse_held_out(_seen_by(Path(checkpoint)))
+    origin = origin_of(cfg, checkpoint, maps.classes)
+    maps.refuse_held_out(origin.splits)
+    warn(origin.caveats)
     model = load_generator(cfg, checkpoint, drawing.seed, device)
     key, digest = maps.parent
     record = {
         key: digest,
-        "generator": sha256_file(checkpoint) if checkpoint is not None else None,
+        **origin.record,
+        **({CAVEATS: origin.caveats} if origin.caveats else {}),
         "config": Path(cfg.filename).name,
         "pathzoo": __version__,
         **asdict(drawing),
@@ -145,41 +142,6 @@ def draw_into(
         for number, (index, labels, picture) in enumerate(_drawn(model, maps, drawing)):
             add(number, index, labels, picture)
     return model
-
-
-def _seen_by(checkpoint: Path) -> list[tuple[Split, str]]:
-    """The splits of a generator's run and of those that its weights come from, each with the name of its file.
-
-    Raises:
-        DataError: there is none of its run.
-        LeakageError: the run was not trained on its split's training subset.
-    """
-    run = checkpoint.parent
-    trained = splits_beside(run)
-    if not trained:
-        raise DataError(
-            f"{checkpoint}: no splits.json lies beside it, so whom it was trained on is not known, and it may have "
-            "seen who is tested on: leave the checkpoint in its run's folder"
-        )
-    subset = _trained_subset(run)
-    if subset not in ("train", None):
-        raise LeakageError(
-            f"{checkpoint}: its run was trained on the subset {subset!r}, and has seen who is validated or tested on: "
-            "train a generator on subset 'train'"
-        )
-    ancestors = ancestors_of(recorded_start(run), run)
-    for text in ancestors.caveats:
-        print_log(text, logger="current", level=logging.WARNING)
-    return [*trained, *ancestors.splits]
-
-
-def _trained_subset(run: Path) -> str | None:
-    """The subset that the train_run.json of a run counts; None where it does not say."""
-    try:
-        found = json.loads((run / "train_run.json").read_text(encoding="utf-8"))["data"]["counts"].get("subset")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return None if found is None else str(found)
 
 
 def maps_class(cfg: Config) -> type[TrainingMaps]:
@@ -197,25 +159,6 @@ def maps_class(cfg: Config) -> type[TrainingMaps]:
         f"{cfg.filename}: is a config of task {cfg.get('task')} on {getattr(kind, '__name__', kind)}; give a "
         "translator's on SliceSegmentation or RegionSegmentation"
     )
-
-
-def load_generator(cfg: Config, checkpoint: str | Path | None, seed: int, device: str | None) -> nn.Module:
-    """The translator of a config, in evaluation mode: a run's, or one with initial weights drawn by `seed`."""
-    with errors_of_the_config(cfg):
-        model: Any = MODELS.build(cfg.model)
-    if checkpoint is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model.init_weights()
-    else:
-        found = state_dict_of(load_checkpoint_safely(checkpoint))
-        try:
-            model.load_state_dict(found)
-        except RuntimeError as error:
-            reason = [*str(error).splitlines(), ""][1].strip() or str(error)
-            raise CheckpointError(f"{checkpoint}: is not of the model in {cfg.filename} ({reason})") from error
-    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return model.eval()
 
 
 def draw_one(model: nn.Module, labels: np.ndarray, seed: list[int] | None) -> np.ndarray:

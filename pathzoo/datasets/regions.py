@@ -17,6 +17,7 @@ from pathzoo.datasets.region_reader import RegionReader
 from pathzoo.datasets.region_samples import RegionSamples, check_sampling
 from pathzoo.datasets.region_table import read_region_table, resolve_classes
 from pathzoo.datasets.resolution_check import refuse_resolutions
+from pathzoo.datasets.split_caveats import CAVEATS
 from pathzoo.datasets.split_dataset import SplitDataset, check_choice
 from pathzoo.datasets.splits import caveats, resolve_split
 from pathzoo.errors import ConfigError, DataError
@@ -245,6 +246,7 @@ class RegionSegmentation(PatchDataset):
         if self._synthetic is not None:
             about = (self._split, classes, self.mpp, self._table_digest)
             kept = kept + drawn_regions.drawn_entries(self._synthetic, entries, *about)
+            self._caveats += drawn_regions.read_record(self._synthetic).get(CAVEATS, [])
         refuse_resolutions(kept, self.pipeline.transforms, self.ann_file or self.data_root, self.mpp_remedy)
         return kept
 

@@ -19,6 +19,7 @@ from pathzoo.datasets.slice_checks import (
     store_split,
 )
 from pathzoo.datasets.slice_records import count_slices, list_slices
+from pathzoo.datasets.split_caveats import CAVEATS
 from pathzoo.datasets.split_dataset import SplitDataset
 from pathzoo.datasets.split_schemes import rank
 from pathzoo.datasets.splits import caveats, no_such_subset
@@ -230,7 +231,9 @@ class SliceSegmentation(SplitDataset):
         for step in windows:
             step.refuse_beyond(made.known_range, str(made.folder))
         name = str(self._synthetic)
-        self._stores[name], self._parent_unknown = made, PARENT_STORE not in (made.synthetic or {})
+        about = made.synthetic or {}
+        self._stores[name], self._parent_unknown = made, PARENT_STORE not in about
+        self._caveats += about.get(CAVEATS, [])
         infos = list(list_slices(made, name, "train", self.only_labelled))
         count = self.synthetic_count
         if count is None:

@@ -13,6 +13,9 @@ from pathzoo.datasets.split_schemes import SplitItem
 if TYPE_CHECKING:
     from pathzoo.datasets.splits import Split
 
+#: Key of a drawn folder's record: sentences that stand beside the scores of whoever trains on it.
+CAVEATS = "caveats"
+
 
 def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
     """What has to stand beside every score of this split: straddling, unknown, doubtful patients; classes not shown."""

@@ -264,8 +264,8 @@ def test_the_tool_reports_and_shows_what_it_drew(checkpoint, options, tmp_path, 
 
 
 def test_a_copy_of_a_patients_slice_is_flagged(store, checkpoint, options, drawn, tmp_path):
+    from pathzoo.apis.generators import load_generator
     from pathzoo.apis.synthesis_report import report_synthesis
-    from pathzoo.apis.synthesize import load_generator
     from pathzoo.ct.store_writer import slice_store_writer
 
     real, made = SliceStore(store), SliceStore(drawn)

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from pathzoo.apis.config import load_config
+from pathzoo.apis.generators import load_generator
 from pathzoo.apis.synthesis_regions import inner_places
 from pathzoo.apis.synthesis_report import report_synthesis
-from pathzoo.apis.synthesize import Drawing, load_generator, synthesize
+from pathzoo.apis.synthesize import Drawing, synthesize
 from pathzoo.apis.test import test as run_test
 from pathzoo.apis.train import train
 from pathzoo.datasets.breast_lesions import BreastLesions

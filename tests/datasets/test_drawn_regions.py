@@ -95,6 +95,13 @@ def test_they_are_counted_and_said(lab, made):
     assert not any("synthetic" in text for text in plain.describe()["caveats"])
 
 
+def test_what_their_record_says_of_the_generator_goes_along(lab, trained, tmp_path):
+    said = {"parent_table": load(lab).table_digest, "caveats": ["the published g@1.0.0 may have seen anybody"]}
+    made = write_drawn(tmp_path / "drawn", lab, trained[:1], record=said)
+    assert said["caveats"][0] in load(lab, synthetic=str(made)).describe()["caveats"]
+    assert said["caveats"][0] not in load(lab).describe()["caveats"]
+
+
 def test_the_digest_tells_them(lab, made, trained, tmp_path):
     plain, data = load(lab), load(lab, synthetic=str(made))
     fewer = write_drawn(tmp_path / "drawn", lab, [trained[1], trained[0]])

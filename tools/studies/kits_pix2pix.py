@@ -21,10 +21,11 @@ from typing import Any
 
 from pathzoo._version import __version__
 from pathzoo.apis.config import load_config
+from pathzoo.apis.generators import load_generator
 from pathzoo.apis.options import parse_options
 from pathzoo.apis.setup import setup
 from pathzoo.apis.synthesis_report import report_synthesis
-from pathzoo.apis.synthesize import Drawing, load_generator, synthesize
+from pathzoo.apis.synthesize import Drawing, synthesize
 from pathzoo.apis.test import test
 from pathzoo.apis.train import train
 from pathzoo.ct.build import BuildOptions, build_store
