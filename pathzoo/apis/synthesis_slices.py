@@ -17,6 +17,7 @@ from pathzoo.ct.window import hounsfield_between, window_between
 from pathzoo.datasets.slice_checks import PARENT_STORE
 from pathzoo.datasets.slices import PALETTE, SliceSegmentation
 from pathzoo.datasets.splits import Split
+from pathzoo.datasets.transforms.ct import HUWindow
 from pathzoo.errors import ConfigError, DataError
 
 
@@ -29,7 +30,7 @@ class SliceMaps(TrainingMaps):
         window: (low, high) in HU that the pictures span.
 
     Raises:
-        ConfigError: also where the config's test pipeline has no HUWindow.
+        ConfigError: also where the config's test pipeline has no HUWindow, or one that shows more than the slices hold.
     """
 
     drawn_name = map_name = "slices"
@@ -40,6 +41,8 @@ class SliceMaps(TrainingMaps):
         with errors_of_the_config(cfg):
             SliceSegmentation(self._root, subset="train", only_labelled=True)  # refuses what may not be trained on
         self.store, self.window = SliceStore(self._root), window_of(cfg)
+        low, high = self.window
+        HUWindow((low + high) / 2, high - low).refuse_beyond(self.store.known_range, str(self.store.folder))
         self.classes, self.palette = self.store.classes, PALETTE
         self._chosen = class_indices(classes, self.classes)
         shown = self._shown("train")

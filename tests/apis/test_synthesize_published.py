@@ -81,6 +81,14 @@ def test_a_model_of_another_kind_is_refused(options, tmp_path, name, more, text)
     assert not (tmp_path / "made").exists()
 
 
+def test_slices_that_do_not_show_its_window_are_refused(tmp_path):
+    """Nothing could train on both: the store's HU are cut off where the drawn slices' are not."""
+    clipped = write_slices(tmp_path / "clipped", size=(128, 128), known_range=(0, 255))
+    with pytest.raises(ConfigError, match=r"clipped: its HU are known from 0 to 255 alone, and the window"):
+        synthesize(CONFIG, NAME, tmp_path / "made", Drawing(2), options={"data_root": str(clipped)})
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_name_that_is_none_gives_the_nearest_one(options, tmp_path, capsys):
     with pytest.raises(ZooError, match=NAME):
         synthesize(CONFIG, "phantom-ct-pix2pux", tmp_path / "made", Drawing(2), options=options)
