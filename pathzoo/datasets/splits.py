@@ -189,8 +189,9 @@ def resolve_split(
             tested on.
 
     Warns:
-        SplitWarning: split by image; patients straddling official groups; unknown patients; a class missing from a
-            subset since it has too few patients; images that a saved split does not name.
+        SplitWarning: split by image; patients straddling official groups; unknown patients; patients on two sides
+            whose names differ in writing alone (`P-7`, `p_007`); a class missing from a subset since it has too few
+            patients; images that a saved split does not name.
     """
     if isinstance(split, (str, Path)):
         result = _hold_against(Split.load(split), [*items, *unlabelled], tuple(classes), left_out, Path(split))
