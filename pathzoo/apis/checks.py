@@ -97,6 +97,25 @@ def check_data_resolution(config: Config, dataset: Any) -> None:
             )
 
 
+def check_slice_size(config: Config, size: tuple[int, int], where: str) -> None:
+    """Slices have the size that the config says the model sees: another one is another scale, which no network tells.
+
+    Args:
+        config: of a model of slices.
+        size: (width, height) of what it is to see, in pixels.
+        where: whose size that is, for the message.
+
+    Raises:
+        ConfigError: names both sizes.
+    """
+    declared = (config.get("model_input") or {}).get("tile_size")
+    if declared is not None and tuple(declared) != tuple(size):
+        raise ConfigError(
+            f"{where}: {size[0]} x {size[1]} px, but model_input.tile_size is {declared[0]} x {declared[1]}: convert "
+            f"the slices to that size (ct_to_slices.py --size), or set model_input.tile_size='({size[0]},{size[1]})'"
+        )
+
+
 def check_length(config: Config) -> None:
     """A training takes at least one epoch or iteration.
 

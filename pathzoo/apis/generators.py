@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from pydantic import ValidationError
 from torch import nn
 
 from pathzoo.apis.checks import errors_of_the_config, model_input
 from pathzoo.apis.lineage import ancestors_of, not_compared, splits_beside
-from pathzoo.apis.run_record import recorded_start
+from pathzoo.apis.run_record import recorded, recorded_start
+from pathzoo.datasets.split_caveats import CAVEATS
 from pathzoo.datasets.splits import Split
 from pathzoo.engine.checkpoint import load_checkpoint_safely, state_dict_of
 from pathzoo.errors import CheckpointError, ConfigError, DataError, LeakageError
@@ -63,6 +65,7 @@ def origin_of(cfg: Config, checkpoint: str | Path | None, classes: Sequence[str]
         return _origin_of_published(cfg, require_verified(folder), classes)
     path = Path(checkpoint)
     splits, caveats = _seen_by(path)
+    _refuse_other_input(cfg, path)
     return Origin({"generator": sha256_file(path)}, splits, caveats)
 
 
@@ -106,22 +109,11 @@ def _origin_of_published(cfg: Config, manifest: Manifest, classes: Sequence[str]
     name = f"{manifest.name}@{manifest.version}"
     if manifest.task != "translation":
         raise ConfigError(f"{name}: its task is {manifest.task}; give a model of the task translation")
-    wanted, theirs = ModelInput.model_validate_json(json.dumps(model_input(cfg))), manifest.input
-    for what, own, other in (
-        ("the classes", tuple(classes), manifest.classes),
-        ("tiles (width, height)", wanted.tile_size, theirs.tile_size),
-        ("the window", wanted.hu_window, theirs.hu_window),
-        ("channels", wanted.channels, theirs.channels),
-        ("mpp", wanted.mpp, theirs.mpp),
-    ):
-        if own != other:
-            raise ConfigError(
-                f"{name}: draws {what} {_told(other)}, {Path(cfg.filename).name} wants {_told(own)}: give a config and "
-                "options that fit, or train a generator of your own"
-            )
+    kinds = [("the classes", tuple(classes), manifest.classes), *_kinds(_input_of(cfg), manifest.input)]
+    _refuse_other(name, cfg, kinds, "give a config and options that fit, or train a generator of your own")
     caveats = [not_compared(f"the published {name}, which drew the pictures,")]
-    if manifest.training.synthetic:
-        caveats.append(f"{name}, which drew the pictures, has seen phantoms alone")
+    if manifest.training is not None and manifest.training.synthetic:
+        caveats.append(f"{name}, which drew the pictures, was trained on phantoms")
     return Origin({"generator": manifest.files[WEIGHTS_FILE].sha256, "published": name}, [], caveats)
 
 
@@ -139,29 +131,56 @@ def _seen_by(checkpoint: Path) -> tuple[list[tuple[Split, str]], list[str]]:
             f"{checkpoint}: no splits.json lies beside it, so whom it was trained on is not known, and it may have "
             "seen who is tested on: leave the checkpoint in its run's folder"
         )
-    subset = _trained_subset(run)
+    counts = recorded(run, "data", "counts") or {}
+    subset = counts.get("subset")
     if subset not in ("train", None):
         raise LeakageError(
             f"{checkpoint}: its run was trained on the subset {subset!r}, and has seen who is validated or tested on: "
             "train a generator on subset 'train'"
         )
     ancestors = ancestors_of(recorded_start(run), run)
-    return [*trained, *ancestors.splits], ancestors.caveats
-
-
-def _trained_subset(run: Path) -> str | None:
-    """The subset that the train_run.json of a run counts; None where it does not say."""
-    try:
-        found = json.loads((run / "train_run.json").read_text(encoding="utf-8"))["data"]["counts"].get("subset")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return None if found is None else str(found)
+    return [*trained, *ancestors.splits], [*ancestors.caveats, *counts.get(CAVEATS, [])]
 
 
 def warn(caveats: Sequence[str]) -> None:
     """Says each of them in the log."""
     for text in caveats:
         print_log(text, logger="current", level=logging.WARNING)
+
+
+def _refuse_other_input(cfg: Config, checkpoint: Path) -> None:
+    """Raises ConfigError where a run was trained for other pictures than a config wants, as far as its record says.
+
+    Weights do not tell of their window: what they draw would be taken for other HU than were meant.
+    """
+    try:
+        theirs = ModelInput.model_validate_json(json.dumps(recorded(checkpoint.parent, "model_input")))
+    except ValidationError:  # a run of a host's, or an earlier one, that does not say
+        return
+    remedy = "give the options that it was trained with (window_centre=, window_width=, model_input...)"
+    _refuse_other(str(checkpoint), cfg, _kinds(_input_of(cfg), theirs), remedy)
+
+
+def _refuse_other(name: str, cfg: Config, kinds: Sequence[tuple[str, Any, Any]], remedy: str) -> None:
+    for what, own, other in kinds:
+        if own != other:
+            raise ConfigError(
+                f"{name}: draws {what} {_told(other)}, {Path(cfg.filename).name} wants {_told(own)}: {remedy}"
+            )
+
+
+def _kinds(wanted: ModelInput, theirs: ModelInput) -> list[tuple[str, Any, Any]]:
+    """What two inputs may differ in so that pictures of one are none of the other: its name and both values."""
+    return [
+        ("tiles (width, height)", wanted.tile_size, theirs.tile_size),
+        ("the window", wanted.hu_window, theirs.hu_window),
+        ("channels", wanted.channels, theirs.channels),
+        ("mpp", wanted.mpp, theirs.mpp),
+    ]
+
+
+def _input_of(cfg: Config) -> ModelInput:
+    return ModelInput.model_validate_json(json.dumps(model_input(cfg)))
 
 
 def _told(value: Any) -> str:

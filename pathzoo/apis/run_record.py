@@ -190,11 +190,19 @@ def _as_seen_from(folder: Path, start: dict[str, Any], other: Path) -> dict[str,
 
 def recorded_start(folder: Path) -> dict[str, Any]:
     """`initial_weights` as the train_run.json in `folder` has it; `source` is "unknown" where there is none."""
-    try:
-        start = json.loads((folder / "train_run.json").read_text(encoding="utf-8"))["initial_weights"]
-    except (OSError, ValueError, KeyError, TypeError):
-        start = None
+    start = recorded(folder, "initial_weights")
     return start if isinstance(start, dict) else {"source": "unknown"}
+
+
+def recorded(folder: Path, *keys: str) -> Any:
+    """What the train_run.json in `folder` has under these keys, one in the other; None where it does not say."""
+    try:
+        found = json.loads((folder / "train_run.json").read_text(encoding="utf-8"))
+        for key in keys:
+            found = found[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 def data_record(dataset: Any, caveats: Sequence[str] = ()) -> dict[str, Any]:

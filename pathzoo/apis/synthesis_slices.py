@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from pathzoo.apis.checks import errors_of_the_config, model_input
+from pathzoo.apis.checks import check_slice_size, errors_of_the_config, model_input
 from pathzoo.apis.lineage import refuse_training_patients
 from pathzoo.apis.synthesis_maps import Add, Drawn, TrainingMaps, class_indices, parents_of
 from pathzoo.ct.store import SliceRecord, SliceStore
@@ -41,6 +41,7 @@ class SliceMaps(TrainingMaps):
         with errors_of_the_config(cfg):
             SliceSegmentation(self._root, subset="train", only_labelled=True)  # refuses what may not be trained on
         self.store, self.window = SliceStore(self._root), window_of(cfg)
+        check_slice_size(cfg, self.store.size, str(self.store.folder))
         low, high = self.window
         HUWindow((low + high) / 2, high - low).refuse_beyond(self.store.known_range, str(self.store.folder))
         self.classes, self.palette = self.store.classes, PALETTE
@@ -50,6 +51,12 @@ class SliceMaps(TrainingMaps):
             raise DataError(f"{self._root}: no training slice shows {' or '.join(classes or self.classes[1:])}")
         self._places, self.records = tuple(place for place, _ in shown), tuple(record for _, record in shown)
         self.patients = tuple(record.patient for record in self.records)
+        unknown = [record.item for record in self.records if record.patient is None]
+        if unknown:
+            raise DataError(
+                f"{self._root}: the patient of {unknown[0]} is not known ({len(unknown)} such slices), and a drawn "
+                "slice is its label map's patient's: build the store anew with --patients"
+            )
         self.parent = PARENT_STORE, self.store.digest
 
     def label(self, index: int) -> np.ndarray:
@@ -68,7 +75,7 @@ class SliceMaps(TrainingMaps):
     def refuse_held_out(self, trained: Sequence[tuple[Split, str]]) -> None:
         """See the base class."""
         remedy = "draw by a generator that was trained on this store's training subset"
-        for subset in ("val", "test"):
+        for subset in sorted({"val", "test"} & set(self.store.subsets)):
             refuse_training_patients(SliceSegmentation(self._root, subset=subset), trained, remedy)
 
     @contextmanager

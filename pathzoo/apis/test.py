@@ -12,8 +12,9 @@ from mmengine.logging import print_log
 from pathzoo.apis.checks import errors_of_the_config
 from pathzoo.apis.config import load_config
 from pathzoo.apis.lineage import ancestors_of, refuse_training_patients, splits_beside
-from pathzoo.apis.run_record import nothing_left_behind, recorded_start
+from pathzoo.apis.run_record import nothing_left_behind, recorded, recorded_start
 from pathzoo.apis.setup import setup
+from pathzoo.datasets.split_caveats import CAVEATS
 from pathzoo.engine.checkpoint import chosen_checkpoint
 from pathzoo.fileio import write_json
 
@@ -68,7 +69,8 @@ def test(
     if is_main_process():
         about = {"subset": "test", "dataset": type(dataset).__name__, "checkpoint": Path(cfg.load_from).name}
         counts = dataset.describe() if hasattr(dataset, "describe") else {}
-        about["caveats"] = [*counts.get("caveats", ()), *caveats]
+        of_training = recorded(of_checkpoint, "data", "counts", CAVEATS) or ()
+        about["caveats"] = [*counts.get("caveats", ()), *caveats, *of_training]
         write_json(folder / "metrics.json", about | json.loads((folder / "test" / "metrics.json").read_text()))
     if launcher != "none":
         leave_group()

@@ -17,6 +17,7 @@ from pathzoo.apis.checks import (
     check_data_resolution,
     check_length,
     check_model_input,
+    check_slice_size,
     errors_of_the_config,
     model_input,
 )
@@ -33,6 +34,7 @@ from pathzoo.apis.lineage import (
 from pathzoo.apis.setup import setup
 from pathzoo.apis.validation_metrics import KeepBestMetrics, write_validation_metrics
 from pathzoo.datasets.sampling import check_sampler
+from pathzoo.datasets.slices import SliceSegmentation
 from pathzoo.engine.checkpoint import latest_checkpoint
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.fileio import write_json
@@ -97,6 +99,7 @@ def train(
         check_sampler(runner.train_dataloader, cfg.filename)
         _check_classes(cfg, dataset)
         check_data_resolution(cfg, dataset)
+        _check_slice_size(cfg, dataset)
         _check_split(dataset, folder)
         start_weights = run_record.initial_weights(cfg)
         caveats = _check_overlap(cfg, runner, start_weights)
@@ -141,6 +144,14 @@ class _AtStart(Hook):
     def before_train(self, runner: Any) -> None:
         self._act()
         self.begun = True
+
+
+def _check_slice_size(cfg: Config, dataset: Any) -> None:
+    """Raises ConfigError where slices come out of their pipeline in another size than the config says."""
+    if isinstance(dataset, SliceSegmentation):
+        picture = dataset[0].get("inputs")
+        if picture is not None:
+            check_slice_size(cfg, (picture.shape[-1], picture.shape[-2]), str(dataset.data_root))
 
 
 def _check_batches(cfg: Config, loader: Any) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pathzoo.ct.nifti import NiftiCase
 from pathzoo.ct.volume import ReadOptions
 from pathzoo.datasets.csv_table import TableForm, parse_patient, read_csv_table
 from pathzoo.datasets.file_search import files_below
+from pathzoo.datasets.patient_names import plain_name
 from pathzoo.errors import ConfigError, DataError, OutputError
 from pathzoo.fileio import atomic_path
 
@@ -105,9 +106,10 @@ def pseudonymised(cases: Sequence[Any], key_file: Path) -> list[Any]:
         key_file: at least 16 bytes from a random source; made where it is not there.
 
     Raises:
-        DataError: a key that is too short or cannot be read.
+        DataError: a key that is too short or cannot be read; two patients whose names differ in writing alone.
         OutputError: it cannot be made.
     """
+    _refuse_alike({case.patient for case in cases if case.patient is not None})
     key = _key(key_file)
 
     def hashed(kind: str, name: str) -> str:
@@ -122,6 +124,18 @@ def pseudonymised(cases: Sequence[Any], key_file: Path) -> list[Any]:
         for case in cases
     ]
     return sorted(changed, key=lambda case: case.name)  # the order of the names would tell of them
+
+
+def _refuse_alike(patients: Collection[str]) -> None:
+    """Raises DataError where one patient may stand under two names: hashed, nobody would see it any more."""
+    written: dict[str, str] = {}
+    for patient in sorted(patients):
+        other = written.setdefault(plain_name(patient), patient)
+        if other != patient:
+            raise DataError(
+                f"--pseudonyms: the patients {other!r} and {patient!r} differ in case, separators or leading zeros "
+                "alone, which hashes would hide for good: give both one name, or names that tell two, by --patients"
+            )
 
 
 def _part(path: Path) -> tuple[str, str] | None:

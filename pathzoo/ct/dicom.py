@@ -174,9 +174,10 @@ def read_hu(path: Path) -> np.ndarray:
     if unit != "HU":
         raise DataError(f"{path}: RescaleType is {unit!r}, not HU: give a series in Hounsfield units")
     hu = pixels.astype(np.float32) * np.float32(data.RescaleSlope) + np.float32(data.RescaleIntercept)
-    padding = data.get("PixelPaddingValue")
-    if padding is not None:
-        hu[pixels == int(padding)] = AIR
+    padding, limit = data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit")
+    if padding is not None:  # a value, or with a limit all from one to the other (PS3.3, C.7.5.1.1.2)
+        low, high = sorted((int(padding), int(padding if limit is None else limit)))
+        hu[(pixels >= low) & (pixels <= high)] = AIR
     return hu
 
 

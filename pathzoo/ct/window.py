@@ -6,6 +6,14 @@ import numpy as np
 
 from pathzoo.errors import ConfigError
 
+#: HU by which a window may miss a known range: rounding of centre and width, far below what a scanner resolves.
+SLACK = 1e-3
+
+
+def within(inner: tuple[float, float], outer: tuple[float, float] | None) -> bool:
+    """Whether (low, high) in HU lie within `outer`, but for `SLACK`; None holds all."""
+    return outer is None or (outer[0] - SLACK <= inner[0] and inner[1] <= outer[1] + SLACK)
+
 
 def window_range(centre: float, width: float) -> tuple[float, float]:
     """(low, high) in HU of a window: what is shown black and below, white and above.

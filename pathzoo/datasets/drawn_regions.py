@@ -19,6 +19,7 @@ from pathzoo.datasets.leakage import KEPT_OUT
 from pathzoo.datasets.masks import scan_masks, value_lookup
 from pathzoo.datasets.region_files import Region, region_entry
 from pathzoo.datasets.region_table import read_classes, read_region_table
+from pathzoo.datasets.split_caveats import CAVEATS
 from pathzoo.datasets.splits import Split
 from pathzoo.errors import ConfigError, DataError, LeakageError
 from pathzoo.fileio import canonical_json, sha256_bytes
@@ -142,13 +143,20 @@ def drawn_entries(
     Raises:
         ConfigError: no folder of drawn regions.
         DataError: other classes, another table, a file that is missing, damaged, changed or not on record.
-        LeakageError: names the drawn region, and the patient or real region that is not trained on.
+        LeakageError: another split; names the drawn region, and the patient or real region that is not trained on.
     """
     folder = Path(folder)
     record = read_record(folder)
     _refuse_misfit(folder, record, classes, parent)
     entries = _read(folder, record["items"], classes, mpp)
     _refuse_leaking(folder, [entry["region"] for entry in entries], [entry["region"] for entry in real], split)
+    if record.get("split") not in (None, split.digest):
+        # Its patients may all be trained on here, and the generator have seen others, who are not.
+        raise LeakageError(
+            f"synthetic: {folder} was drawn under another split (digest {str(record['split'])[:12]}) than this one "
+            f"({split.digest[:12]}), so its generator may have seen who is tested on here: give the fold, seed and "
+            f"label_fraction that it was drawn with, or {_ANEW}"
+        )
     return entries
 
 
@@ -230,13 +238,18 @@ def drawn_rows(regions: Sequence[Region]) -> list[Any]:
 
 
 def count_drawn(
-    counts: dict[str, Any], regions: Sequence[Region], pixels: Sequence[Sequence[int] | None], classes: Sequence[str]
+    counts: dict[str, Any],
+    regions: Sequence[Region],
+    pixels: Sequence[Sequence[int] | None],
+    classes: Sequence[str],
+    of_generator: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The counts with n_synthetic; where that is above 0, also of each class and said in `caveats`.
 
     Args:
         counts: of `count_regions`, with caveats.
         regions, pixels, classes: as of `count_regions`.
+        of_generator: what the record says under `CAVEATS`; the counts have it under the same key, and in `caveats`.
     """
     made = [own for region, own in zip(regions, pixels, strict=True) if region.source is not None]
     if not made:
@@ -246,5 +259,5 @@ def count_drawn(
         for label, name in enumerate(classes)
     }
     text = f"{len(made)} of {len(regions)} regions are synthetic: a network drew them from label maps"
-    more = {"n_synthetic": len(made), "per_class": per_class, "caveats": [*counts["caveats"], text]}
-    return counts | more
+    more = {"n_synthetic": len(made), "per_class": per_class, "caveats": [*counts["caveats"], text, *of_generator]}
+    return counts | more | ({CAVEATS: list(of_generator)} if of_generator else {})

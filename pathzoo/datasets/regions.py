@@ -219,7 +219,8 @@ class RegionSegmentation(PatchDataset):
             swapped = sum(noise.swapped is not None for noise in self.noise.values())
             shifted = sum(noise.shift is not None for noise in self.noise.values())
             counts["label_noise"] = {"n_swapped": swapped, "n_shifted": shifted}
-        return drawn_regions.count_drawn(counts, self.regions, self._pixels, self.metainfo["classes"])
+        of_generator = self._of_generator
+        return drawn_regions.count_drawn(counts, self.regions, self._pixels, self.metainfo["classes"], of_generator)
 
     def load_data_list(self) -> list[dict]:
         """Finds the regions, checks them, splits them and keeps this subset; see the class."""
@@ -230,7 +231,7 @@ class RegionSegmentation(PatchDataset):
         if not labelled and self.subset != "all":
             raise DataError(f"{self._table()}: none of its {len(items)} regions has a mask: fill the column mask")
         self._split = resolve_split(labelled, self._wanted_split, classes, (), bare, self.leave_out_tested)
-        self._caveats = caveats(self._split, items)
+        self._caveats, self._of_generator = caveats(self._split, items), []
         subsets = self._split.subsets
         if {"train", "unlabelled"} <= set(subsets):
             refuse_twins(subsets["train"].items, subsets["unlabelled"].items)
@@ -246,7 +247,7 @@ class RegionSegmentation(PatchDataset):
         if self._synthetic is not None:
             about = (self._split, classes, self.mpp, self._table_digest)
             kept = kept + drawn_regions.drawn_entries(self._synthetic, entries, *about)
-            self._caveats += drawn_regions.read_record(self._synthetic).get(CAVEATS, [])
+            self._of_generator = list(drawn_regions.read_record(self._synthetic).get(CAVEATS, []))
         refuse_resolutions(kept, self.pipeline.transforms, self.ann_file or self.data_root, self.mpp_remedy)
         return kept
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from pathzoo.ct.store import SliceRecord, SliceStore
+from pathzoo.ct.window import within
 from pathzoo.datasets.leakage import KEPT_OUT, check_leakage
 from pathzoo.datasets.split_schemes import SplitItem
 from pathzoo.datasets.splits import Split
@@ -77,7 +78,8 @@ def refuse_misfit(store: SliceStore, made: SliceStore, windowed: bool) -> None:
                 f"synthetic: {made.folder} has {what.format(other)}, {store.folder} {what.format(real)}: synthesize "
                 "them anew from this store"
             )
-    if made.known_range != store.known_range and not (windowed and _inside(made.known_range, store.known_range)):
+    shown = windowed and made.known_range is not None and within(made.known_range, store.known_range)
+    if made.known_range != store.known_range and not shown:
         raise DataError(
             f"synthetic: HU are known {_range(made.known_range)} in {made.folder}, {_range(store.known_range)} in "
             f"{store.folder}: synthesize them anew from this store, or show both through one HUWindow that fits"
@@ -141,10 +143,6 @@ def _real_remedy(made: SliceStore) -> str:
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _inside(inner: tuple[float, float] | None, outer: tuple[float, float] | None) -> bool:
-    return inner is not None and (outer is None or (outer[0] <= inner[0] and inner[1] <= outer[1]))
 
 
 def _range(known: tuple[float, float] | None) -> str:

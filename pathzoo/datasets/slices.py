@@ -169,6 +169,7 @@ class SliceSegmentation(SplitDataset):
             texts.append(f"{made} of {counts['n_images']} slices are synthetic: a network drew them from label maps")
             if self._parent_unknown:
                 texts.append("the synthetic store does not say from which store it was made: names alone were compared")
+            texts += self._of_generator
         return {
             "subset": self.subset,
             **counts,
@@ -177,6 +178,7 @@ class SliceSegmentation(SplitDataset):
             "split": self.split.scheme,
             "split_digest": self.split.digest,
             "caveats": texts,
+            **({CAVEATS: self._of_generator} if self._of_generator else {}),
         }
 
     def load_data_list(self) -> list[dict]:
@@ -188,7 +190,7 @@ class SliceSegmentation(SplitDataset):
         if self.subset not in (*store.subsets, "all"):
             raise ConfigError(f"{store.folder}: {no_such_subset(self._split, self.subset)}")
         self._take_classes(store)
-        self._stores, self._parent_unknown = {self.data_root: store}, False
+        self._stores, self._parent_unknown, self._of_generator = {self.data_root: store}, False, []
         names = store.subsets if self.subset == "all" else (self.subset,)
         infos = [info for name in names for info in list_slices(store, self.data_root, name, self.only_labelled)]
         windows = [step for step in self.pipeline.transforms if isinstance(step, HUWindow)]
@@ -233,7 +235,7 @@ class SliceSegmentation(SplitDataset):
         name = str(self._synthetic)
         about = made.synthetic or {}
         self._stores[name], self._parent_unknown = made, PARENT_STORE not in about
-        self._caveats += about.get(CAVEATS, [])
+        self._of_generator = list(about.get(CAVEATS, []))
         infos = list(list_slices(made, name, "train", self.only_labelled))
         count = self.synthetic_count
         if count is None:

@@ -1,29 +1,24 @@
 """What has to be said of a split that may be used (caveats). Needs no torch."""
 
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pathzoo.datasets.leakage import first_names, group_of, side
 from pathzoo.datasets.official_holdout import straddling_patients
+from pathzoo.datasets.patient_names import plain_name
 from pathzoo.datasets.split_schemes import SplitItem
 
 if TYPE_CHECKING:
     from pathzoo.datasets.splits import Split
 
-#: Key of a drawn folder's record: sentences that stand beside the scores of whoever trains on it.
-CAVEATS = "caveats"
+#: Key of a drawn folder's record, and of the counts of who trains on it: sentences for its metrics.json.
+CAVEATS = "generator_caveats"
 
 
 def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
     """What has to stand beside every score of this split: straddling, unknown, doubtful patients; classes not shown."""
-    subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
-    held: dict[str, list[SplitItem]] = defaultdict(list)
-    for item in items:
-        if item.item in subset_of:
-            held[side(subset_of[item.item])].append(item)
+    held = _held(split, items)
     return [
         *_unnamed_texts(split, items),
         *_straddling_texts(split, held),
@@ -32,6 +27,16 @@ def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
         *_absent_class_texts(split, held),
         *_untaught_class_texts(split, items),
     ]
+
+
+def _held(split: "Split", items: Sequence[SplitItem]) -> dict[str, list[SplitItem]]:
+    """side -> the images there."""
+    subset_of = {item: name for name, part in split.subsets.items() for item in part.items}
+    held: dict[str, list[SplitItem]] = defaultdict(list)
+    for item in items:
+        if item.item in subset_of:
+            held[side(subset_of[item.item])].append(item)
+    return held
 
 
 def _unnamed_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
@@ -70,28 +75,37 @@ def _unknown_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> l
     return [f"{sum(counts.values())} images have no known patient; they count as one group ({where})"]
 
 
-def _alike_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
-    """Patients on two sides whose names two systems may have written for one: `P-7` here and `p_007` there."""
-    if split.group_key != "patient":
-        return []
-    written: dict[str, dict[str, str]] = defaultdict(dict)  # plain name -> side -> the name there
-    for name, part in held.items():
-        for patient in sorted({item.patient for item in part if item.patient is not None}):
-            written[_plain(patient)].setdefault(name, patient)
-    both = [places for _, places in sorted(written.items()) if len(places) > 1]
-    if not both:
-        return []
-    first = " and ".join(f"{patient!r} ({name})" for name, patient in both[0].items())
+def alike_names(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+    """Names of patients on two sides that two systems may have written for one: `P-7` here and `p_007` there.
+
+    For the user alone: a caveat goes into records, where no patient is named.
+    """
     return [
-        f"{len(both)} patient(s) may stand on two sides, written differently, first {first}: where they are one, give "
-        "them one name and split anew"
+        " and ".join(f"{patient!r} ({name})" for name, patient in places.items())
+        for places in _alike(split, _held(split, items))
     ]
 
 
-def _plain(patient: str) -> str:
-    """A patient's name without what writing adds: case, width of letters, kind of separator, leading zeros."""
-    words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFKC", patient).casefold()).strip("-")
-    return re.sub(r"(?<!\d)0+(?=\d)", "", words)
+def _alike_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
+    both = _alike(split, held)
+    if not both:
+        return []
+    where = " and ".join(dict.fromkeys(name for places in both for name in places))
+    return [
+        f"{len(both)} patient(s) may stand on two sides ({where}), written differently: in case, separators or leading "
+        "zeros; where they are one, give them one name and split anew"
+    ]
+
+
+def _alike(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[dict[str, str]]:
+    """side -> the name there, of each patient whose plain name stands on two sides."""
+    if split.group_key != "patient":
+        return []
+    written: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, part in held.items():
+        for patient in sorted({item.patient for item in part if item.patient is not None}):
+            written[plain_name(patient)].setdefault(name, patient)
+    return [places for _, places in sorted(written.items()) if len(places) > 1]
 
 
 def _absent_class_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:

@@ -234,6 +234,29 @@ def test_a_generator_of_whom_nobody_knows_what_it_saw_is_refused(checkpoint, opt
     assert not (tmp_path / "drawn").exists()
 
 
+def test_what_the_training_could_not_compare_stands_in_the_tests_metrics(run, options, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    record = tmp_path / "run" / "train_run.json"
+    said = json.loads(record.read_text())
+    said["data"]["counts"]["generator_caveats"] = ["g@1.0.0 may have seen anybody"]
+    record.write_text(json.dumps(said))
+    run_test(CONFIG, work_dir=tmp_path / "run", options=options)
+    assert "g@1.0.0 may have seen anybody" in json.loads((tmp_path / "run" / "metrics.json").read_text())["caveats"]
+    assert "g@1.0.0 may have seen anybody" not in (run / "metrics.json").read_text()
+
+
+def test_a_run_with_another_window_is_refused(checkpoint, options, tmp_path):
+    """Weights do not tell: what they draw would be read as other HU."""
+    with pytest.raises(ConfigError, match=r"epoch_1.pth: draws the window -200.0, 200.0, .* wants -135.0, 215.0: give"):
+        synthesize(
+            CONFIG,
+            checkpoint,
+            tmp_path / "drawn",
+            Drawing(2),
+            options=options | {"window_centre": 40.0, "window_width": 350.0},
+        )
+
+
 def test_only_a_translators_config_draws(store, checkpoint, tmp_path):
     with pytest.raises(ConfigError, match="task segmentation"):
         synthesize(

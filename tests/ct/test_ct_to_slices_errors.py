@@ -4,7 +4,7 @@ import errno
 
 import numpy as np
 import pytest
-from ct_files import AFFINE, SHAPE, write_case, write_pictures
+from ct_files import AFFINE, SHAPE, write_case, write_pictures, write_series
 from slice_command import convert, refused
 
 from pathzoo.ct import store_writer
@@ -80,6 +80,15 @@ def test_a_full_disk_leaves_nothing_and_keeps_the_old_store(kits, tmp_path, caps
 )
 def test_bad_arguments(kits, tmp_path, capsys, words, text):
     assert text in refused(capsys, "kits19", kits[0], tmp_path / "s", *words)
+
+
+def test_pseudonyms_do_not_hide_a_patient_under_two_names(tmp_path, capsys):
+    for number, patient in enumerate(("P-7", "p_007", "Q", "R")):
+        write_series(tmp_path / "d" / f"f{number}", number, patient=patient)
+    words = ("--pseudonyms", tmp_path / "lab.key", "--ratios", 0.5, 0.25, 0.25)
+    text = refused(capsys, "dicom", tmp_path / "d", tmp_path / "s", *words)
+    assert "'P-7' and 'p_007' differ in case, separators or leading zeros alone" in text and "--patients" in text
+    assert not (tmp_path / "lab.key").exists()
 
 
 def test_what_does_not_fit_a_source(tmp_path, capsys):

@@ -89,6 +89,18 @@ def test_padding_pixels_are_air(tmp_path):
     assert read_hu(path)[0, :2].tolist() == [-1024, -1024]
 
 
+@pytest.mark.parametrize(("value", "limit"), [(4095, 4000), (4000, 4095)])
+def test_a_range_of_padding_is_air(tmp_path, value, limit):
+    write_series(tmp_path, PixelPaddingValue=value, PixelPaddingRangeLimit=limit)
+    path = change(tmp_path, 1)
+    data = pydicom.dcmread(path)
+    pixels = data.pixel_array.copy()
+    pixels[0, :5] = (3999, 4000, 4050, 4095, 4096)
+    data.PixelData = pixels.tobytes()
+    data.save_as(path)
+    assert (read_hu(path)[0, :5] == -1024).tolist() == [False, True, True, True, False]
+
+
 def test_an_empty_patient_id_is_not_known(tmp_path):
     write_series(tmp_path, patient="")
     assert find(tmp_path)[0][0].patient is None

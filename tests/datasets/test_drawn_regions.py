@@ -96,10 +96,27 @@ def test_they_are_counted_and_said(lab, made):
 
 
 def test_what_their_record_says_of_the_generator_goes_along(lab, trained, tmp_path):
-    said = {"parent_table": load(lab).table_digest, "caveats": ["the published g@1.0.0 may have seen anybody"]}
+    said = {
+        "parent_table": load(lab).table_digest,
+        "generator_caveats": ["g@1.0.0 may have seen anybody"],
+    }
     made = write_drawn(tmp_path / "drawn", lab, trained[:1], record=said)
-    assert said["caveats"][0] in load(lab, synthetic=str(made)).describe()["caveats"]
-    assert said["caveats"][0] not in load(lab).describe()["caveats"]
+    counts, text = load(lab, synthetic=str(made)).describe(), said["generator_caveats"][0]
+    assert text in counts["caveats"] and counts["generator_caveats"] == [text]
+    assert text not in load(lab).describe()["caveats"] and "generator_caveats" not in load(lab).describe()
+
+
+def test_those_of_another_split_are_refused_whoever_they_show(lab, trained, tmp_path):
+    """Their label maps may all be trained on here: the generator was trained on others too, or on more labels."""
+    said, other = (
+        {"parent_table": load(lab).table_digest, "split": load(lab).split.digest},
+        {**KFOLD, "label_fraction": 0.5},
+    )
+    both = sorted(set(trained) & set(load(lab, split=other).split.subsets["train"].items))
+    made = write_drawn(tmp_path / "drawn", lab, both[:1], record=said)
+    assert load(lab, synthetic=str(made)).describe()["n_synthetic"] == 1
+    with pytest.raises(LeakageError, match=r"drawn under another split .* may have seen who is tested on here"):
+        load(lab, split=other, synthetic=str(made))
 
 
 def test_the_digest_tells_them(lab, made, trained, tmp_path):

@@ -261,6 +261,16 @@ def test_a_generator_that_knows_its_window_alone_serves_slices_seen_through_it(s
         SliceSegmentation(str(known), "train", synthetic=str(whole), pipeline=inside)
 
 
+def test_a_known_range_that_the_window_misses_by_rounding_alone_fits(tmp_path):
+    """Centre and width give 400.30000000000007 for 400.3."""
+    known = write_slices(tmp_path / "known", known_range=(-299.9, 400.3))
+    step = HUWindow((400.3 - 299.9) / 2, 400.3 + 299.9)
+    assert step.bounds[1] != 400.3
+    made = write_synthetic(tmp_path / "made", known, known_range=step.bounds)
+    given = [{"type": HUWindow, "centre": step.centre, "width": step.width}]
+    assert len(SliceSegmentation(str(known), "train", synthetic=str(made), pipeline=given)) == 12 + 3
+
+
 def test_a_window_beyond_what_a_store_holds_is_refused_when_it_is_opened(tmp_path):
     known = write_slices(tmp_path / "known", known_range=(0, 255))
     with pytest.raises(ConfigError, match=r"known: its HU are known from 0 to 255 alone.*centre 127.5 and width 255"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from split_cohorts import CLASSES, KFOLD, RATIO, cohort, item, patients_of
 
-from pathzoo.datasets.splits import SplitItem, SplitWarning, resolve_split
+from pathzoo.datasets.splits import SplitItem, SplitWarning, caveats, resolve_split
 from pathzoo.errors import ConfigError, DataError
 
 
@@ -124,6 +124,8 @@ def test_patients_on_two_sides_whose_names_differ_in_writing_alone_are_pointed_o
     with pytest.warns(SplitWarning, match=r"1 patient\(s\) .* written differently") as caught:
         resolve_split(items, named, ())
     assert sum(repr(one) in str(w.message) and repr(other) in str(w.message) for w in caught) == 1
+    split = resolve_split(items, named, ())
+    assert not any(repr(one) in text or repr(other) in text for text in caveats(split, items)), "records name nobody"
 
 
 @pytest.mark.parametrize("one, other", [("P1", "P10"), ("P1-1", "P11"), ("a", "b"), ("14-2A", "14-2B"), ("70", "7")])

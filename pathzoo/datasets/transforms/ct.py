@@ -5,12 +5,9 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from pathzoo.ct.window import window, window_range
+from pathzoo.ct.window import window, window_range, within
 from pathzoo.errors import ConfigError, DataError
 from pathzoo.registry import TRANSFORMS
-
-#: HU by which a window may miss the known range: rounding of centre and width, far below what a scanner resolves.
-_SLACK = 1e-3
 
 
 @TRANSFORMS.register_module()
@@ -41,8 +38,7 @@ class HUWindow(BaseTransform):
 
     def fits(self, known_range: tuple[float, float] | None) -> bool:
         """Whether HU are known within the whole window."""
-        low, high = self.bounds
-        return known_range is None or (known_range[0] - _SLACK <= low and high <= known_range[1] + _SLACK)
+        return within(self.bounds, known_range)
 
     def refuse_beyond(self, known_range: tuple[float, float] | None, where: str) -> None:
         """Raises ConfigError where the window reaches beyond `known_range`.
