@@ -4,8 +4,8 @@
         [--cfg-options data_root=DATA]
 
 CONFIG is a translator's (configs/kits_pix2pix/pix2pix_*.py), CHECKPOINT its run's, or a published translator's name or
-folder: whom that one has seen cannot be compared, and metrics.json of who trains on its pictures says so. DRAWN becomes a
-store of slices, or a folder of drawn regions, that training adds by `synthetic=DRAWN`, and that nothing else takes:
+folder: whom that one has seen cannot be compared, and metrics.json of who trains on its pictures says so. DRAWN becomes
+a store of slices, or a folder of drawn regions, that training adds by `synthetic=DRAWN`, and that nothing else takes:
 every drawn picture keeps the patient of its label map. Beside the pictures lie report.json (SSIM, KID, and how many may
 be copies of a patient's picture) and pictures.png.
 
