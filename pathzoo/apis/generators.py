@@ -1,7 +1,6 @@
 """What draws synthetic pictures: a run's generator, a published one or one with initial weights; and whom it saw."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from pydantic import ValidationError
 from torch import nn
 
@@ -53,7 +51,7 @@ def origin_of(cfg: Config, checkpoint: str | Path | None, classes: Sequence[str]
         classes: of the label maps.
 
     Raises:
-        ConfigError: a published model that is no translator, or of other classes or another input than the config's.
+        ConfigError: a published model that is no translator, or of other classes than the config's; another input.
         DataError: no splits.json lies beside the .pth.
         LeakageError: a run that was not trained on its split's training subset.
         ZooError: no such model, or one that does not verify.
@@ -140,12 +138,6 @@ def _seen_by(checkpoint: Path) -> tuple[list[tuple[Split, str]], list[str]]:
         )
     ancestors = ancestors_of(recorded_start(run), run)
     return [*trained, *ancestors.splits], [*ancestors.caveats, *counts.get(CAVEATS, [])]
-
-
-def warn(caveats: Sequence[str]) -> None:
-    """Says each of them in the log."""
-    for text in caveats:
-        print_log(text, logger="current", level=logging.WARNING)
 
 
 def _refuse_other_input(cfg: Config, checkpoint: Path) -> None:

@@ -132,8 +132,14 @@ def _within_a_tenth(first: float, second: float) -> bool:
     return abs(first - second) <= 0.1 * first
 
 
+def warn(caveats: Sequence[str]) -> None:
+    """Says each of them in the log."""
+    for text in caveats:
+        print_log(text, logger="current", level=logging.WARNING)
+
+
 def not_compared(what: str) -> str:
-    """The caveat that names `what` may have seen of who is evaluated on."""
+    """The caveat that nobody can tell whom `what` was trained on."""
     return f"the patients that {what} was trained on could not be compared with those of this run"
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from pathzoo._version import __version__
 from pathzoo.apis.config import load_config
-from pathzoo.apis.generators import load_generator, origin_of, warn
+from pathzoo.apis.generators import load_generator, origin_of
+from pathzoo.apis.lineage import warn
 from pathzoo.apis.setup import setup
 from pathzoo.apis.signatures import resolve_type
 from pathzoo.apis.synthesis_maps import TrainingMaps

@@ -1,17 +1,15 @@
 """Tests a checkpoint by a config: what `tools/test.py` and `pathzoo test` call."""
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 
 from pathzoo.apis.checks import errors_of_the_config
 from pathzoo.apis.config import load_config
-from pathzoo.apis.lineage import ancestors_of, refuse_training_patients, splits_beside
+from pathzoo.apis.lineage import ancestors_of, refuse_training_patients, splits_beside, warn
 from pathzoo.apis.run_record import nothing_left_behind, recorded, recorded_start
 from pathzoo.apis.setup import setup
 from pathzoo.datasets.split_caveats import CAVEATS
@@ -63,8 +61,7 @@ def test(
         dataset, of_checkpoint = runner.test_dataloader.dataset, Path(cfg.load_from).parent
         refuse_training_patients(dataset, [*splits_beside(folder), *splits_beside(of_checkpoint)])
         caveats = ancestors_of(recorded_start(of_checkpoint), of_checkpoint).refuse(dataset)
-        for text in caveats:
-            print_log(text, logger="current", level=logging.WARNING)
+        warn(caveats)
         runner.test()
     if is_main_process():
         about = {"subset": "test", "dataset": type(dataset).__name__, "checkpoint": Path(cfg.load_from).name}

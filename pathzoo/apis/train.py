@@ -1,6 +1,5 @@
 """Trains by a config: what `tools/train.py` and `pathzoo train` call."""
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +9,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 
 from pathzoo.apis import run_record
 from pathzoo.apis.checks import (
@@ -30,6 +28,7 @@ from pathzoo.apis.lineage import (
     refuse_training_patients,
     refuse_validation_on_test,
     splits_beside,
+    warn,
 )
 from pathzoo.apis.setup import setup
 from pathzoo.apis.validation_metrics import KeepBestMetrics, write_validation_metrics
@@ -263,8 +262,7 @@ def _check_overlap(cfg: Config, runner: Any, start: Mapping[str, Any]) -> list[s
         for split, source in splits_beside(Path(cfg.load_from).parent):
             refuse_trained_split(own, split, source)
     caveats = ancestors_of(start, Path(cfg.work_dir)).refuse_split(own) + input_caveats(start, model_input(cfg))
-    for text in caveats:
-        print_log(text, logger="current", level=logging.WARNING)
+    warn(caveats)
     return caveats
 
 

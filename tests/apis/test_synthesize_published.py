@@ -121,7 +121,7 @@ def test_unknown_patients_end_it_before_anything_is_drawn(tmp_path):
         synthesize(CONFIG, NAME, tmp_path / "made", Drawing(1), options={"data_root": str(nobody)})
 
 
-def test_a_manifest_that_tells_nothing_of_its_training_does(store, options, monkeypatch, tmp_path):
+def test_a_manifest_without_a_record_of_training_is_no_obstacle(store, options, monkeypatch, tmp_path):
     monkeypatch.setattr(
         generators, "require_verified", lambda folder: require_verified(folder).model_copy(update={"training": None})
     )
