@@ -15,9 +15,9 @@ _GIVE_REAL = "give the store of real slices as data_root, and this one as synthe
 
 
 def split_item(record: SliceRecord) -> SplitItem:
-    """A slice as splits see it: dealt by tumour before kidney before background."""
-    shown = tuple(label for label, pixels in ((1, record.kidney), (2, record.tumour)) if pixels)
-    return SplitItem(record.item, max(shown, default=0), record.sha256, record.patient, shown, record.case)
+    """A slice as splits see it: dealt by tumour before kidney before background, which every slice shows."""
+    shown = (0, *(label for label, pixels in ((1, record.kidney), (2, record.tumour)) if pixels))
+    return SplitItem(record.item, max(shown), record.sha256, record.patient, shown, record.case)
 
 
 def store_split(store: SliceStore) -> Split:

@@ -17,7 +17,11 @@ CAVEATS = "generator_caveats"
 
 
 def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    """What has to stand beside every score of this split: straddling, unknown, doubtful patients; classes not shown."""
+    """What has to stand beside every score of this split: straddling, unknown, doubtful patients; classes not shown.
+
+    These sentences go into records and onto published cards, so they count and name neither image, slide nor patient:
+    `names_behind` does.
+    """
     held = _held(split, items)
     return [
         *_unnamed_texts(split, items),
@@ -26,6 +30,21 @@ def caveats(split: "Split", items: Sequence[SplitItem]) -> list[str]:
         *_alike_texts(split, held),
         *_absent_class_texts(split, held),
         *_untaught_class_texts(split, items),
+    ]
+
+
+def names_behind(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+    """Whom the caveats count: images in no subset, patients on two sides, and those who may be. For the user alone."""
+    held, unnamed = _held(split, items), _unnamed(split, items)
+    straddling = straddling_patients(held) if split.group_key == "slide" else {}
+    sides = [f"{p} ({', '.join(f'{f} {w}' for f, w in folders.items())})" for p, folders in straddling.items()]
+    alike = [
+        " and ".join(f"{patient!r} ({name})" for name, patient in places.items()) for places in _alike(split, held)
+    ]
+    return [
+        *([f"in no subset: {first_names(unnamed)}"] if unnamed else []),
+        *([f"patients on two sides: {'; '.join(sides)}"] if sides else []),
+        *(f"written differently, one patient or two: {names}" for names in alike),
     ]
 
 
@@ -39,12 +58,14 @@ def _held(split: "Split", items: Sequence[SplitItem]) -> dict[str, list[SplitIte
     return held
 
 
-def _unnamed_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+def _unnamed(split: "Split", items: Sequence[SplitItem]) -> list[str]:
     named = {item for part in split.subsets.values() for item in part.items}
-    extra = sorted(item.item for item in items if item.item not in named)
-    if not extra:
-        return []
-    return [f"the split does not name {len(extra)} images of the data ({first_names(extra)}): they are in no subset"]
+    return sorted(item.item for item in items if item.item not in named)
+
+
+def _unnamed_texts(split: "Split", items: Sequence[SplitItem]) -> list[str]:
+    extra = _unnamed(split, items)
+    return [f"the split does not name {len(extra)} images of the data: they are in no subset"] if extra else []
 
 
 def _straddling_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:
@@ -60,10 +81,8 @@ def _straddling_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -
         ]
     if split.group_key == "slide":
         straddling = straddling_patients(held)
-        listed = [f"{p} ({', '.join(f'{f} {w}' for f, w in folders.items())})" for p, folders in straddling.items()]
-        if listed:
-            text = "; ".join(listed)
-            return [f"official_slide_groups: {len(listed)} patients (slide digits) stand on two sides: {text}"]
+        if straddling:
+            return [f"official_slide_groups: {len(straddling)} patients (slide digits) stand on two sides"]
     return []
 
 
@@ -73,17 +92,6 @@ def _unknown_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> l
         return []
     where = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
     return [f"{sum(counts.values())} images have no known patient; they count as one group ({where})"]
-
-
-def alike_names(split: "Split", items: Sequence[SplitItem]) -> list[str]:
-    """Names of patients on two sides that two systems may have written for one: `P-7` here and `p_007` there.
-
-    For the user alone: a caveat goes into records, where no patient is named.
-    """
-    return [
-        " and ".join(f"{patient!r} ({name})" for name, patient in places.items())
-        for places in _alike(split, _held(split, items))
-    ]
 
 
 def _alike_texts(split: "Split", held: Mapping[str, Sequence[SplitItem]]) -> list[str]:

@@ -28,7 +28,7 @@ from typing import Any
 from pathzoo.datasets.leakage import KEPT_OUT, check_leakage, first_names, group_of, refuse_tested
 from pathzoo.datasets.official_holdout import deal_official
 from pathzoo.datasets.slide_names import Origins
-from pathzoo.datasets.split_caveats import alike_names, caveats
+from pathzoo.datasets.split_caveats import caveats, names_behind
 from pathzoo.datasets.split_config import SCHEMES, checked_scheme
 from pathzoo.datasets.split_schemes import SplitItem, deal_images, deal_named, deal_patients, take_fraction
 from pathzoo.errors import ConfigError, DataError
@@ -200,8 +200,7 @@ def resolve_split(
         result = _make(items, dict(split), tuple(classes), unlabelled, leave_out_tested)
     everything = [*items, *unlabelled]
     check_leakage(result, everything)
-    alike = [f"written differently, one patient or two: {names}" for names in alike_names(result, everything)]
-    for text in [*caveats(result, everything), *alike]:
+    for text in [*caveats(result, everything), *names_behind(result, everything)]:
         warnings.warn(text, SplitWarning, stacklevel=2)
     return result
 

@@ -29,6 +29,7 @@ def render_card(manifest: Manifest) -> str:
         "## Output\n\n" + _output(manifest),
         "## How well it does\n\n" + _metrics(manifest.metrics) + _what_metrics_mean(manifest),
         "## What it was trained on\n\n" + _training(manifest.training),
+        _caveats(manifest),
         "## Use\n\n" + _use(manifest),
         "## Licence\n\n" + _licence(manifest),
         "## Files\n\n" + _files(manifest),
@@ -168,6 +169,16 @@ def _training(training: Training | None) -> str:
         head = ("subset", "images", "known patients", "images of unknown patients", "images of each class")
         text += "\n\n" + _table(head, rows)
     return text
+
+
+def _caveats(manifest: Manifest) -> str:
+    """What the records of training and testing say against the figures above; a sentence of both stands once."""
+    texts = [text for evaluation in manifest.metrics for text in evaluation.caveats]
+    texts += manifest.training.caveats if manifest.training else ()
+    if not texts:
+        return ""
+    lines = "\n".join(f"- {_cell(text)}" for text in dict.fromkeys(texts))
+    return f"## Caveats\n\nThe records of its training and testing say besides:\n\n{lines}"
 
 
 def _use(manifest: Manifest) -> str:

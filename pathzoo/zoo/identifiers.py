@@ -57,8 +57,11 @@ _SLIDE_ID = re.compile(r"(?<![^\W_])\d{2}-\d{3,6}[A-Z]{0,3}(?![^\W_])")
 #: shorter folder names without a digit are found in every card
 _MIN_NAME = 5
 _TOKEN = re.compile(r"[^\W_]+")
-#: fields whose digits are machine-made (dates, versions, digests); bare numbers are not looked for in them
-_MACHINE_MADE = re.compile(r"(?:^|\.)(?:created|commit|sha256|\w*digest|\w*version|versions\..*|patient_hashes\..*)$")
+#: fields whose digits are machine-made (dates, versions, digests, what caveats count); bare numbers are not looked for
+#: in them
+_MACHINE_MADE = re.compile(
+    r"(?:^|\.)(?:created|commit|sha256|\w*digest|\w*version|versions\..*|patient_hashes\..*|caveats\[\d+\])$"
+)
 
 
 @dataclass(frozen=True, order=True)

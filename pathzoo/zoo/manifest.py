@@ -140,7 +140,8 @@ class InitialWeights(Block):
 
 
 class Training(Block):
-    """How the weights came about. Counts are by subset (train, val, test); no ids."""
+    """How the weights came about. Counts are by subset (train, val, test); no ids. `caveats`: what its record says
+    against it, a sentence each (images that a network drew, patients that could not be compared)."""
 
     study: Line | None = None
     config: Line | None = None
@@ -159,6 +160,7 @@ class Training(Block):
     dirty: bool | None = None
     initial_weights: InitialWeights | None = None
     synthetic: bool
+    caveats: tuple[Text, ...] = ()
 
 
 class Parent(Block):
@@ -199,7 +201,10 @@ class OperatingPoint(Block):
 
 
 class Evaluation(Block):
-    """Metric rows and the data that they were measured on; of a detector, what it gives at some thresholds."""
+    """Metric rows and the data that they were measured on; of a detector, what it gives at some thresholds.
+
+    `caveats`: what has to stand beside these figures, a sentence each (a split by image, unknown patients).
+    """
 
     dataset: Text
     subset: Text
@@ -207,6 +212,7 @@ class Evaluation(Block):
     synthetic: bool = False
     rows: tuple[MetricRow, ...]
     curve: tuple[OperatingPoint, ...] = ()
+    caveats: tuple[Text, ...] = ()
 
 
 class PluginNeed(Block):

@@ -195,6 +195,7 @@ def _training(source: _Source, text: CardText, lineage: Parents) -> dict[str, An
         if text.initial_weights
         else lineage.initial_weights,
         "synthetic": run.data.synthetic,
+        "caveats": run.caveats(),
     }
 
 

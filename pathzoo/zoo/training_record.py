@@ -4,6 +4,7 @@ Read with tolerance for keys that publishing does not need, and with a clear lin
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,12 @@ class TrainRun(_Tolerant):
         if "subset" in counts:
             counts = {str(counts["subset"]): counts}
         return {subset: _counts(entry) for subset, entry in counts.items()}
+
+    def caveats(self) -> list[str]:
+        """What the data sets said of themselves and the run of its weights, each sentence once; of either form."""
+        counts = self.data.counts
+        parts = [counts] if "subset" in counts else [part for part in counts.values() if isinstance(part, dict)]
+        return _sentences(text for part in parts for text in part.get("caveats") or ())
 
     def start(self) -> dict[str, Any] | None:
         """Where training started, without the name of any file."""
@@ -154,6 +161,7 @@ def read_evaluation(path: Path, split: str | None, synthetic: bool, dataset: str
         "synthetic": bool(content.get("synthetic", synthetic)),
         "rows": rows,
         "curve": content.get("curve") or [],
+        "caveats": _sentences(content.get("caveats") or ()),
     }
 
 
@@ -182,6 +190,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ZooError(f"{path}: holds a {type(content).__name__}, not an object")
     return content
+
+
+def _sentences(texts: Iterable[Any]) -> list[str]:
+    """Each once, on one line."""
+    return list(dict.fromkeys(" ".join(str(text).split()) for text in texts))
 
 
 def _counts(entry: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from pathzoo.ct.store import SliceStore
 from pathzoo.datasets import SliceSegmentation
 from pathzoo.datasets.leakage import refuse_overlap
 from pathzoo.datasets.sampling import SampleIndex
+from pathzoo.datasets.slice_checks import split_item
 from pathzoo.datasets.slices import SLICE_META_KEYS
+from pathzoo.datasets.split_caveats import caveats
 from pathzoo.datasets.transforms import HUWindow
 from pathzoo.errors import ConfigError, DataError, LeakageError
 from pathzoo.zoo.training_record import TrainRun
@@ -146,6 +148,12 @@ def test_counts_say_how_many_slices_show_a_class_and_how_many_are_synthetic(stor
     assert "3 of 15 slices are synthetic" in text
     assert "phantom" in text
     assert counts["split_digest"] == SliceStore(store).split.digest
+
+
+def test_no_class_is_missing_where_every_slice_shows_a_tumour(store):
+    real = SliceStore(store)
+    items = [split_item(record) for name in real.subsets for record in real.records(name) if record.tumour]
+    assert items and caveats(real.split, items) == [], "there is background beside every tumour"
 
 
 def test_real_slices_are_not_called_a_phantoms_and_an_unnamed_parent_is_told(store, tmp_path):

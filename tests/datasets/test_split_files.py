@@ -5,7 +5,7 @@ import json
 import pytest
 from split_cohorts import CLASSES, KFOLD, cohort, item
 
-from pathzoo.datasets.splits import Split, SplitItem, SplitWarning, resolve_split
+from pathzoo.datasets.splits import Split, SplitItem, SplitWarning, caveats, resolve_split
 from pathzoo.errors import ConfigError, DataError, LeakageError
 
 
@@ -83,8 +83,10 @@ def test_saved_split_on_other_data(saved):
         resolve_split(other, path, CLASSES)
     with pytest.raises(DataError, match=r"made for the classes"):
         resolve_split(items, path, ("malignant", "benign"))
-    with pytest.warns(SplitWarning, match=r"does not name 1 images of the data .p99/0.png"):
-        resolve_split([*items, item("p99", 0, 1)], path, CLASSES)
+    more = [*items, item("p99", 0, 1)]
+    with pytest.warns(SplitWarning, match=r"in no subset: p99/0\.png$"):
+        found = resolve_split(more, path, CLASSES)
+    assert caveats(found, more) == ["the split does not name 1 images of the data: they are in no subset"]
 
 
 def test_saved_split_is_held_against_the_patients_as_they_are_now(saved):

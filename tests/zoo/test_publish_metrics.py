@@ -36,3 +36,48 @@ def test_several_evaluations_with_their_curves(run, tmp_path):
     assert "| 0.5000 | 0.900 | 0.800 | 0.847 | 2.00 |" in (folder / "README.md").read_text()
     edit(tmp_path / "slides.json", lambda content: content["curve"][0].update(recall=1.2))
     refused(run, tmp_path / "bad", r"metrics\.0\.curve\.0\.recall", metrics=tmp_path / "slides.json")
+
+
+def test_caveats_of_training_and_testing_stand_on_the_card_each_once(run, tmp_path):
+    leaky, drawn, weights = (
+        "by_image_leaky: scores\nare inflated",
+        "9 of 21 slices are synthetic",
+        "g may have seen anybody",
+    )
+    edit(run / "train_run.json", lambda content: said_of(content, [leaky, drawn, weights]))
+    edit(run / "metrics.json", lambda content: content.update(caveats=[leaky, "2 images have no known patient"]))
+    folder = publish(run, tmp_path / "out")
+    manifest = json.loads((folder / "model.json").read_text())
+    assert manifest["training"]["caveats"] == ["by_image_leaky: scores are inflated", drawn, weights]
+    assert manifest["metrics"][0]["caveats"] == [
+        "by_image_leaky: scores are inflated",
+        "2 images have no known patient",
+    ]
+    card = (folder / "README.md").read_text()
+    listed = card.partition("## Caveats")[2].partition("## Use")[0]
+    assert [line[2:] for line in listed.splitlines() if line.startswith("- ")] == [
+        "by_image_leaky: scores are inflated",
+        "2 images have no known patient",
+        drawn,
+        weights,
+    ]
+
+
+def test_without_caveats_the_card_has_no_such_part(run, tmp_path):
+    assert "Caveats" not in (publish(run, tmp_path / "out") / "README.md").read_text()
+
+
+def test_a_caveat_that_names_a_patient_of_the_split_is_not_published(run, tmp_path):
+    edit(run / "train_run.json", lambda content: said_of(content, ["on two sides: patient-7731"]))
+    edit(run / "splits.json", lambda content: content["subsets"]["train"]["groups"].append("patient-7731"))
+    refused(run, tmp_path / "out", r"a patient id, .patient-7731., in training\.caveats")
+
+
+def test_a_caveat_that_counts_as_many_slices_as_a_patients_number_is(run, tmp_path):
+    edit(run / "train_run.json", lambda content: said_of(content, ["22549 of 40000 slices are synthetic"]))
+    assert publish(run, tmp_path / "out")
+
+
+def said_of(content, caveats):
+    counts = content["data"]["counts"]
+    (counts if "subset" in counts else next(iter(counts.values())))["caveats"] = caveats
