@@ -75,15 +75,16 @@ def run(args: argparse.Namespace) -> None:
 def _augmentation(args: argparse.Namespace, lesions: bool) -> Any:
     from pathzoo.datasets.label_augmentation import LabelAugmentation
 
+    names = ("shift", "scale", "rotation", "tumour_scale", "tumour_shift")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not args.augment_labels:
+        if given:
+            option = f"--{next(iter(given)).replace('_', '-')}"
+            raise ConfigError(f"{option} changes label maps, which are drawn as they are: give --augment-labels too")
         return LabelAugmentation()
-    return LabelAugmentation(
-        shift=args.shift,
-        scale=tuple(args.scale),
-        rotation=args.rotation,
-        tumour_scale=tuple(args.tumour_scale or ((0.7, 1.4) if lesions else (1.0, 1.0))),
-        tumour_shift=(6.0 if lesions else 0.0) if args.tumour_shift is None else args.tumour_shift,
-    )
+    usual = {"shift": 8.0, "scale": (0.9, 1.1), "rotation": 10.0}
+    usual |= {"tumour_scale": (0.7, 1.4), "tumour_shift": 6.0} if lesions else {}
+    return LabelAugmentation(**usual | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,9 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="label maps that show one of these alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--augment-labels", action="store_true", help="change the label maps, by:")
-    parser.add_argument("--shift", type=float, default=8.0, metavar="PX", help="up to, each way (default: 8)")
-    parser.add_argument("--scale", type=float, nargs=2, default=(0.9, 1.1), metavar=("LOW", "HIGH"))
-    parser.add_argument("--rotation", type=float, default=10.0, metavar="DEGREES", help="up to, either way")
+    parser.add_argument("--shift", type=float, metavar="PX", help="up to, each way (default: 8)")
+    parser.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="(default: 0.9 1.1)")
+    parser.add_argument("--rotation", type=float, metavar="DEGREES", help="up to, either way (default: 10)")
     parser.add_argument("--tumour-scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of CT (default: 0.7 1.4)")
     parser.add_argument("--tumour-shift", type=float, metavar="PX", help="of CT, up to, each way (default: 6)")
     parser.add_argument("--no-noise", action="store_true", help="leave the generator's dropout off")

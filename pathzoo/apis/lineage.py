@@ -8,8 +8,10 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from pathzoo.apis.run_record import recorded_start
+from pathzoo.apis.run_record import recorded, recorded_start
 from pathzoo.datasets.leakage import KEPT_OUT, blind_to, refuse_choosing_on_test, refuse_overlap
+from pathzoo.datasets.split_caveats import CAVEATS
+from pathzoo.datasets.split_schemes import UNKNOWN
 from pathzoo.datasets.splits import Split
 from pathzoo.errors import LeakageError
 
@@ -25,7 +27,8 @@ class Ancestors:
 
     Attributes:
         splits: each run's split, with the name of its file.
-        caveats: what could not be followed, a sentence each: beside such a run's scores they belong.
+        caveats: what could not be followed, or compared by one of the runs, a sentence each: beside such a run's scores
+            they belong. They may be published, so no folder or file is named.
     """
 
     splits: list[tuple[Split, str]] = field(default_factory=list)
@@ -61,11 +64,11 @@ class Ancestors:
         return [*self.caveats, *self._blindness([known] if kept_out else [])]
 
     def _blindness(self, infos: Sequence[Mapping[str, Any]]) -> list[str]:
+        if not any(blind_to(split, infos, kept_out=False) for split, _ in self.splits):
+            return []
         return [
-            f"{Path(source).parent.name}, which the weights come from, may have seen tissue that is evaluated on: "
-            "patients or slides are not known on both sides, so bytes alone were compared"
-            for split, source in self.splits
-            if blind_to(split, infos, kept_out=False)
+            "a run that the weights come from may have seen tissue that is evaluated on: patients or slides are not "
+            "known on both sides, so bytes alone were compared"
         ]
 
 
@@ -79,7 +82,7 @@ def ancestors_of(start: Mapping[str, Any], folder: Path) -> Ancestors:
     """All runs that weights were made from, as far as their folders are there.
 
     The chain is followed from run to run. What ends it before random weights is a caveat: a published model, which
-    names no patients, an exported backbone, or a folder that is gone.
+    names no patients, an exported backbone, or a folder that is gone. So is what a run's drawn pictures came with.
 
     Args:
         start: `initial_weights` of the run.
@@ -94,15 +97,15 @@ def ancestors_of(start: Mapping[str, Any], folder: Path) -> Ancestors:
         seen.add(folder)
         splits = splits_beside(folder)
         if not splits:
-            # The record may be published, where no folder's place belongs.
             print_log(f"{folder}: holds no splits.json", logger="current", level=logging.WARNING)
-            found.caveats.append(not_compared(f"{start.get('file')}, which the weights come from,"))
+            found.caveats.append(not_compared("the run that the weights come from"))
         found.splits.extend(splits)
+        found.caveats.extend(recorded(folder, "data", "counts", CAVEATS) or ())
         start = recorded_start(folder)
     if start.get("source") == "published":
         found.caveats.append(not_compared(f"the published {start.get('name')} {start.get('version')}"))
     elif start.get("source") == "run" and not start.get("folder"):
-        found.caveats.append(not_compared(f"the run that {start.get('file')} was exported from"))
+        found.caveats.append(not_compared("the run that the backbone was exported from"))
     return found
 
 
@@ -141,6 +144,32 @@ def warn(caveats: Sequence[str]) -> None:
 def not_compared(what: str) -> str:
     """The caveat that nobody can tell whom `what` was trained on."""
     return f"the patients that {what} was trained on could not be compared with those of this run"
+
+
+def seen_beyond(own: Split, trained: Sequence[tuple[Split, str]]) -> list[str]:
+    """The caveat that a generator has seen more than a split trains and validates on, where it has.
+
+    What is tested is held against the split of the run that trained on its pictures: others whom the generator has seen
+    stand in none of that run's files.
+
+    Args:
+        own: The split of those whose label maps are drawn from.
+        trained: Splits of the generator's runs, each with the name of its file.
+    """
+    patients = all(split.group_key == "patient" for split in (own, *(split for split, _ in trained)))
+
+    def seen(split: Split) -> set[str]:
+        parts = [part for name, part in split.subsets.items() if name != "test"]
+        return {one for part in parts for one in (part.groups if patients else part.items.values())}
+
+    known = seen(own) - {UNKNOWN}
+    more = len(set().union(*(seen(split) for split, _ in trained)) - known)
+    if not more:
+        return []
+    return [
+        f"the generator that drew the pictures has seen {more} {'patients' if patients else 'images'} more than this "
+        "split trains and validates on: whoever else is tested on could not be compared with them"
+    ]
 
 
 def refuse_training_patients(

@@ -48,6 +48,7 @@ class TrainingMaps(ABC):
         classes, palette: names in the order of the label values, and RGB of each.
         patients: of each map, None where not known.
         parent: key and digest of what the maps are from, for the record.
+        split: of what they are from.
 
     Raises:
         ConfigError: a class that there is not, or the first.
@@ -64,6 +65,7 @@ class TrainingMaps(ABC):
     palette: tuple[tuple[int, int, int], ...]
     patients: tuple[str | None, ...]
     parent: tuple[str, str]
+    split: Split
 
     @abstractmethod
     def __init__(self, cfg: Config, classes: Sequence[str] | None = None) -> None: ...

@@ -51,7 +51,7 @@ class RegionMaps(TrainingMaps):
                 f"regions shows {' or '.join(classes or self.classes[1:])}: give other classes or another fold"
             )
         self.patients = tuple(self._data.regions[place.region].patient for place in self._places)
-        self.parent = PARENT_TABLE, self._data.table_digest
+        self.parent, self.split = (PARENT_TABLE, self._data.table_digest), self._data.split
 
     def label(self, index: int) -> np.ndarray:
         """uint8 (P, P), 255 where not labelled and beyond the region."""

@@ -31,7 +31,9 @@ def report_synthesis(cfg: Config, model: nn.Module, folder: str | Path, pictures
       with each other alone. Beside it that of the validation patients' pictures that show the same, as a measure for
       how far real ones lie apart.
     - `memorised`: `pathzoo.evaluation.functional.memorised` on the same features: how many drawn pictures are as near
-      to a real one as no two patients' pictures are, and which. One that was mirrored or turned is not recognised.
+      to a real one as no two patients' pictures are, and which. Real ones are those of all training maps, whatever
+      classes were drawn; a generator's from elsewhere are not among them. One that was mirrored or turned is not
+      recognised.
 
     Args:
         cfg: The translator's config, with the options of the drawing.
@@ -43,11 +45,13 @@ def report_synthesis(cfg: Config, model: nn.Module, folder: str | Path, pictures
         What report.json holds.
     """
     kind = maps_class(cfg)
-    maps = kind(cfg, kind.record_of(folder).get("classes"))
+    classes = kind.record_of(folder).get("classes")
+    maps = kind(cfg, classes)
     made = maps.read(folder)
     features = _features(map(maps.real, range(len(maps))))
     others = _features(map(made.picture, range(len(made.items))))
-    copies = _copies(others, features, maps)
+    seen = maps if classes is None else kind(cfg)  # by the generator, which may copy any of them
+    copies = _copies(others, features if classes is None else _features(map(seen.real, range(len(seen)))), seen)
     found = {
         "n": len(others),
         "parents": {maps.map_name: len(maps), "patients": len(set(maps.patients))},
@@ -56,7 +60,7 @@ def report_synthesis(cfg: Config, model: nn.Module, folder: str | Path, pictures
         | _validation(maps, features),
         "memorised": _told(copies, made),
     }
-    page = _page(maps, made, copies, pictures)
+    page = _page(maps, made, copies, seen, pictures)
     with atomic_path(Path(folder) / "pictures.png") as temporary:
         page.save(temporary)
     write_json(Path(folder) / "report.json", found)
@@ -108,7 +112,7 @@ def _validation(maps: TrainingMaps, features: np.ndarray) -> dict[str, Any]:
     return {} if len(pictures) < 2 else {"validation": _kid(features, np.concatenate(pictures))}
 
 
-def _page(maps: TrainingMaps, made: Drawn, copies: Memorised | None, count: int) -> Any:
+def _page(maps: TrainingMaps, made: Drawn, copies: Memorised | None, seen: TrainingMaps, count: int) -> Any:
     from PIL import Image
 
     all_flagged = np.flatnonzero(copies.flagged) if copies else np.array([], int)
@@ -122,7 +126,7 @@ def _page(maps: TrainingMaps, made: Drawn, copies: Memorised | None, count: int)
                 maps.real(made.parents[index]),
                 made.label(int(index)),
                 made.picture(int(index)),
-                maps.real(int(copies.neighbour[index])) if copies else None,
+                seen.real(int(copies.neighbour[index])) if copies else None,
                 f"{made.items[index]}{', flagged' if index in all_flagged else ''}",
                 ("of the label map", "", "", f"{copies.ratio[index]:.2f} of the patients' distance" if copies else ""),
             )

@@ -14,7 +14,7 @@ from pathzoo.apis.synthesis_maps import Add, Drawn, TrainingMaps, class_indices,
 from pathzoo.ct.store import SliceRecord, SliceStore
 from pathzoo.ct.store_writer import slice_store_writer
 from pathzoo.ct.window import hounsfield_between, window_between
-from pathzoo.datasets.slice_checks import PARENT_STORE
+from pathzoo.datasets.slice_checks import PARENT_STORE, store_split
 from pathzoo.datasets.slices import PALETTE, SliceSegmentation
 from pathzoo.datasets.splits import Split
 from pathzoo.datasets.transforms.ct import HUWindow
@@ -57,7 +57,7 @@ class SliceMaps(TrainingMaps):
                 f"{self._root}: the patient of {unknown[0]} is not known ({len(unknown)} such slices), and a drawn "
                 "slice is its label map's patient's: build the store anew with --patients"
             )
-        self.parent = PARENT_STORE, self.store.digest
+        self.parent, self.split = (PARENT_STORE, self.store.digest), store_split(self.store)
 
     def label(self, index: int) -> np.ndarray:
         """uint8 (H, W)."""

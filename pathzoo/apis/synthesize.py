@@ -14,7 +14,7 @@ from torch import nn
 from pathzoo._version import __version__
 from pathzoo.apis.config import load_config
 from pathzoo.apis.generators import load_generator, origin_of
-from pathzoo.apis.lineage import warn
+from pathzoo.apis.lineage import seen_beyond, warn
 from pathzoo.apis.setup import setup
 from pathzoo.apis.signatures import resolve_type
 from pathzoo.apis.synthesis_maps import TrainingMaps
@@ -127,13 +127,14 @@ def draw_into(
         raise ConfigError("the control 'shuffled' pairs a picture with another one's label map, and there is only one")
     origin = origin_of(cfg, checkpoint, maps.classes)
     maps.refuse_held_out(origin.splits)
-    warn(origin.caveats)
+    caveats = [*origin.caveats, *seen_beyond(maps.split, origin.splits)]
+    warn(caveats)
     model = load_generator(cfg, checkpoint, drawing.seed, device)
     key, digest = maps.parent
     record = {
         key: digest,
         **origin.record,
-        **({CAVEATS: origin.caveats} if origin.caveats else {}),
+        **({CAVEATS: caveats} if caveats else {}),
         "config": Path(cfg.filename).name,
         "pathzoo": __version__,
         **asdict(drawing),

@@ -113,9 +113,11 @@ def nifti_grid(path: Path, options: ReadOptions) -> Grid:
         raise DataError(f"{path}: has the shape {shape}: a volume has three axes; take one volume out of it")
     sizes = [float(size) for size in raw["pixdim"][1:4]]
     unstated = [axis + 1 for axis, size in enumerate(sizes) if not 0 < abs(size) < float("inf")]
+    # NIfTI-1, method 1: without an affine pixdim is the spacing all the same, and the axes alone are not stated.
     no_affine = int(raw["sform_code"]) == 0 and int(raw["qform_code"]) == 0
     problem = f"pixdim[{unstated[0]}] is {sizes[unstated[0] - 1]:g}" if unstated else ""
-    problem = problem or ("its qform and sform codes are both 0" if no_affine else "")
+    if no_affine and not problem and set(map(abs, sizes)) == {1.0}:
+        problem = "it has no affine and its pixdim is 1 x 1 x 1, as writers leave it that do not know it"
     if problem and options.spacing is None:
         raise DataError(
             f"{path}: {problem}, so its spacing is not stated: give it by --spacing Z Y X (mm)"
@@ -127,7 +129,10 @@ def nifti_grid(path: Path, options: ReadOptions) -> Grid:
             "such as LPS, or export the volume with its affine"
         )
     to_mm = _TO_MM.get(int(raw["xyzt_units"]) & 7, 1.0)  # the three lowest bits are those of space
-    affine = _stated_axes(str(options.axes)) if no_affine else np.diag([to_mm, to_mm, to_mm, 1.0]) @ image.affine
+    stated = image.affine
+    if no_affine:
+        stated = _stated_axes(str(options.axes)) @ np.diag([*(1.0 if problem else abs(size) for size in sizes), 1.0])
+    affine = np.diag([to_mm, to_mm, to_mm, 1.0]) @ stated
     if problem and options.spacing is not None:
         affine = _with_spacing(shape, affine, options.spacing, path)
     return display_grid(shape[:3], affine, str(path))

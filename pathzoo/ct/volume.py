@@ -189,9 +189,11 @@ class LabelMap:
         return whole
 
     def _strange(self, value: float, number: int, where: str, case: str) -> DataError:
+        may_be_mapped = float(value).is_integer() and 0 <= value < _MOST_LABELS
         return DataError(
             f"{where}: label value {value:g} in slice {number} of {case}; only 0 (background), 1 (kidney) and 2 "
-            f"(tumour) have a meaning: correct it, or say what it means by --label-map {value:g}=CLASS"
+            "(tumour) have a meaning: correct it"
+            + (f", or say what it means by --label-map {value:g}=CLASS" if may_be_mapped else "")
         )
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_run import CONFIG, draw_cohort, tiny_options
 
-from pathzoo.apis.lineage import input_caveats
-from pathzoo.apis.run_record import data_record
+from pathzoo.apis.lineage import ancestors_of, input_caveats
+from pathzoo.apis.run_record import data_record, recorded_start
 from pathzoo.apis.test import test as run_test
 from pathzoo.apis.train import train
 from pathzoo.datasets.splits import Split
@@ -90,11 +90,20 @@ def test_the_chain_is_followed_to_its_end(data, runs, tmp_path):
     train(CONFIG, tmp_path / "run", options=options)
     log = next((tmp_path / "run").rglob("*.log")).read_text()
     assert f"{root / 'parent'}: holds no splits.json" in log
-    assert any("epoch_1.pth, which the weights come from," in text for text in caveats(tmp_path / "run"))
+    assert any("the run that the weights come from was trained on" in text for text in caveats(tmp_path / "run"))
 
 
 def caveats(folder: Path) -> list[str]:
     return json.loads((folder / "train_run.json").read_text())["data"]["counts"]["caveats"]
+
+
+def test_what_a_parents_drawn_pictures_came_with_is_told_of_its_children(runs, tmp_path):
+    root, text = Path(shutil.copytree(runs, tmp_path / "moved")), "g@1.0.0 may have seen anybody"
+    said = json.loads((root / "parent/train_run.json").read_text())
+    said["data"]["counts"]["generator_caveats"] = [text]
+    (root / "parent/train_run.json").write_text(json.dumps(said))
+    assert ancestors_of(recorded_start(root / "child"), root / "child").caveats == [text]
+    assert ancestors_of(recorded_start(runs / "child"), runs / "child").caveats == []
 
 
 def test_a_whole_model_to_begin_with_is_a_parent_like_a_backbone(data, runs, tmp_path):
@@ -129,9 +138,7 @@ def test_a_parent_that_tells_nothing_leaves_a_caveat(data, runs, tmp_path):
     replace(split, subsets=blind).save(root / "parent/splits.json")
     begun = {"model.backbone.pretrained": str(root / "parent/epoch_1.pth")}
     train(CONFIG, tmp_path / "run", options=tiny_options(data) | begun)
-    assert any(
-        text.startswith("parent, which the weights come from, may have seen") for text in caveats(tmp_path / "run")
-    )
+    assert any(text.startswith("a run that the weights come from may have seen") for text in caveats(tmp_path / "run"))
     run_test(CONFIG, work_dir=tmp_path / "run", options=tiny_options(data))
     assert any("bytes alone" in text for text in json.loads((tmp_path / "run/metrics.json").read_text())["caveats"])
     assert not caveats(runs / "child"), "patients and slides are known there"

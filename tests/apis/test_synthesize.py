@@ -286,17 +286,20 @@ def test_the_tool_reports_and_shows_what_it_drew(checkpoint, options, tmp_path, 
     assert "exists already" in capsys.readouterr().err
 
 
-def test_a_copy_of_a_patients_slice_is_flagged(store, checkpoint, options, drawn, tmp_path):
+@pytest.mark.parametrize("classes", [None, ("tumour",)])
+def test_a_copy_of_a_patients_slice_is_flagged(store, checkpoint, options, tmp_path, classes):
+    """Of one of another class than was drawn, too: the generator has seen it."""
     from pathzoo.apis.generators import load_generator
     from pathzoo.apis.synthesis_report import report_synthesis
     from pathzoo.ct.store_writer import slice_store_writer
 
-    real, made = SliceStore(store), SliceStore(drawn)
+    folder = synthesize(CONFIG, checkpoint, tmp_path / "drawn", Drawing(20), options=options, classes=classes)
+    real, made = SliceStore(store), SliceStore(folder)
+    copied = next(k for k, record in enumerate(real.records("train")) if record.kidney and not record.tumour)
     settings = {"size": real.size, "known_range": made.known_range, "phantom": True, "source": "synthetic"}
     with slice_store_writer(tmp_path / "copy", synthetic=made.synthetic, **settings) as writer:
         for index, record in enumerate(made.records("train")):
-            place = next(k for k, other in enumerate(real.records("train")) if other.item == record.source)
-            image = np.clip(real.image("train", place), -200, 200) if index == 7 else made.image("train", index)
+            image = np.clip(real.image("train", copied), -200, 200) if index == 7 else made.image("train", index)
             about = {"item": record.item, "patient": record.patient, "case": record.case, "slice": index}
             writer.add("train", image, made.label("train", index), source=record.source, **about)
     cfg = load_config(CONFIG, options)
@@ -314,6 +317,26 @@ def test_a_trained_translator_is_published_and_draws_from_the_zoo(run, tmp_path)
     drawn = get_model(folder)(np.ones((2, 32, 64), np.uint8)).values
     assert drawn.shape == (2, 1, 32, 64)
     shutil.rmtree(folder)
+
+
+def test_changes_to_label_maps_that_are_not_switched_on_are_refused(checkpoint, tmp_path, capsys):
+    given = [f"configs/{CONFIG}", str(checkpoint), "--out", str(tmp_path / "drawn"), "--tumour-scale", "0.5", "2"]
+    assert tool.main(given) == 2
+    assert "--tumour-scale changes label maps, which are drawn as they are: give --augment-labels" in (
+        capsys.readouterr().err
+    )
+
+
+def test_patients_whom_the_generator_saw_elsewhere_are_told_of(checkpoint, options, drawn, tmp_path):
+    """What is tested later is held against this store's split, in which they do not stand."""
+    assert "generator_caveats" not in SliceStore(drawn).synthetic
+    part = write_slices(
+        tmp_path / "part", size=(64, 32), cohort={"train": COHORT["train"][:2], "val": COHORT["val"], "test": ("P9",)}
+    )
+    made = synthesize(CONFIG, checkpoint, tmp_path / "made", Drawing(2), options=options | {"data_root": str(part)})
+    (text,) = SliceStore(made).synthetic["generator_caveats"]
+    assert "has seen 2 patients more than this split trains and validates on" in text
+    assert text in SliceSegmentation(str(part), "train", synthetic=str(made)).describe()["caveats"]
 
 
 def test_the_command_needs_no_options_of_the_config(checkpoint, tmp_path, capsys):

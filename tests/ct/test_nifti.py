@@ -83,8 +83,10 @@ def test_other_label_values_are_refused_with_the_value_and_the_case(tmp_path, va
     labels[1, 0, 0] = value
     write_case(tmp_path, "case_00007")
     write_nifti(tmp_path / "case_00007" / "segmentation.nii.gz", labels, AFFINE, dtype)
-    with pytest.raises(DataError, match=rf"segmentation\.nii\.gz: label value {value} in slice 1 of case_00007"):
+    place = rf"segmentation\.nii\.gz: label value {value} in slice 1 of case_00007"
+    with pytest.raises(DataError, match=place) as caught:
         read(tmp_path)
+    assert ("--label-map 3=CLASS" in str(caught.value)) == (value == 3), "what --label-map does not take is no remedy"
 
 
 def test_a_label_map_says_what_values_mean(tmp_path):
@@ -168,9 +170,35 @@ def test_a_spacing_of_zero_is_refused_or_given(tmp_path):
     assert np.allclose(found.spacing, (5, 2, 1)) and (found.hu == hu).all()
 
 
-def test_a_volume_without_an_affine_needs_spacing_and_axes(tmp_path):
+def test_a_volume_without_an_affine_states_its_spacing_and_needs_its_axes(tmp_path):
+    """NIfTI-1, method 1: pixdim holds whatever the codes are. A spacing given for others does not change it."""
     hu, _ = write_case(tmp_path, "c", codes=(0, 0))
-    with pytest.raises(DataError, match=r"its qform and sform codes are both 0, .*give it by --spacing Z Y X"):
+    with pytest.raises(DataError, match=r"does not say which way its axes point: give --axes, such as LPS"):
+        read(tmp_path)
+    for given in (None, (5, 2, 1)):
+        found = read(tmp_path, axes="SPL", spacing=given)
+        assert (found.hu == hu).all() and np.allclose(found.spacing, (3, 0.8, 0.7))
+
+
+def test_a_volume_without_an_affine_may_state_other_units(tmp_path):
+    write_without_affine(tmp_path, (3000, 800, 700), "micron")
+    assert np.allclose(read(tmp_path, axes="SPL").spacing, (3, 0.8, 0.7))
+
+
+def write_without_affine(folder, zooms, units="mm"):
+    hu, _ = write_case(folder, "c", codes=(0, 0))
+    for name in ("imaging", "segmentation"):
+        image = nib.load(folder / "c" / f"{name}.nii.gz")
+        image = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+        image.header.set_xyzt_units(units)
+        image.header["pixdim"][1:4] = zooms
+        nib.save(image, folder / "c" / f"{name}.nii.gz")
+    return hu
+
+
+def test_a_volume_that_states_neither_needs_spacing_and_axes(tmp_path):
+    hu = write_without_affine(tmp_path, (1, 1, 1))
+    with pytest.raises(DataError, match=r"pixdim is 1 x 1 x 1, .*give it by --spacing Z Y X .*with --axes"):
         read(tmp_path)
     with pytest.raises(DataError, match=r"does not say which way its axes point: give --axes, such as LPS"):
         read(tmp_path, spacing=(3, 0.8, 0.7))

@@ -1,5 +1,6 @@
 """The grid of study 5: who is trained on what, what is shared and skipped, and the tables, by numbers worked out."""
 
+import shutil
 from argparse import Namespace
 
 import pytest
@@ -176,6 +177,9 @@ def test_a_folder_with_other_cases_is_another_store(tmp_path):
     first = kits_pix2pix._store(arguments, tmp_path / "work", 0)
     assert kits_pix2pix._store(arguments, tmp_path / "work", 0) == first
     write_ct(root, patients=11, size=(64, 64), slices=12)
+    bare = root / "case_99999"  # as KiTS19's own test cases come
+    shutil.copytree(next(path for path in sorted(root.iterdir()) if path.is_dir()), bare)
+    (bare / "segmentation.nii.gz").unlink()
     more = kits_pix2pix._store(arguments, tmp_path / "work", 0)
     patients = [
         {record.patient for subset in ("train", "val", "test") for record in SliceStore(folder).records(subset)}

@@ -202,3 +202,13 @@ def test_a_failure_halfway_leaves_nothing(lab, monkeypatch, capsys):
     assert pack(lab.parent / "out" / "s.safetensors", lab, "--keep-pixels") == 2
     assert "cannot be written (No space left on device)" in capsys.readouterr().err
     assert not list((lab.parent / "out").iterdir())
+
+
+@pytest.mark.parametrize("place", ["lab", "lab/sub"])
+def test_drawn_pictures_are_not_packed_as_tissue(lab, tmp_path, capsys, place):
+    """A store says nothing of who drew its tiles, nor from whose label maps."""
+    (lab / "synthetic.json").write_text("{}")
+    assert pack(tmp_path / "s.safetensors", tmp_path / place, "--keep-pixels") == 2
+    said = capsys.readouterr().err
+    assert "lab: holds drawn regions" in said and said.count("\n") == 1
+    assert not (tmp_path / "s.safetensors").exists()

@@ -114,6 +114,7 @@ def _states_mpp(path: str) -> bool:
 
 def _jobs(args: argparse.Namespace) -> tuple[list[_Job], float]:
     """What is to be read, all of it checked; and the part of the pictures' pixels that is dropped."""
+    from pathzoo.datasets import drawn_regions
     from pathzoo.datasets.inventory import scan_images
     from pathzoo.datasets.patient_table import state_patients
     from pathzoo.datasets.slide_places import survey_slides
@@ -128,6 +129,7 @@ def _jobs(args: argparse.Namespace) -> tuple[list[_Job], float]:
         if args.source_mpp and info["mpp"] is None and not (info["kind"] == "slide" and _states_mpp(info["img_path"])):
             info["mpp"] = args.source_mpp
     pictures, slides = ([info for info in infos if info["kind"] == kind] for kind in ("picture", "slide"))
+    drawn_regions.refuse_as_data([info["img_path"] for info in pictures], "all", drawn_regions.LEAVE_OUT)
     if slides and args.tiles_per_slide is None:
         raise ConfigError(f"{slides[0]['img_path']} is a slide: say by --tiles-per-slide how many are taken")
     records = scan_images([info["img_path"] for info in pictures])

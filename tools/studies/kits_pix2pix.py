@@ -244,7 +244,8 @@ def _store(arguments: Namespace, folder: Path, seed: int) -> Path:
     ratios = _PHANTOM_RATIOS if given == "phantom" else (0.7, 0.2, 0.1)
     out = folder / "stores" / f"{seed}-{_short(_contents(root) + str(ratios))}"
     if not is_store(out):
-        cases, notes = find_kits19(root, ReadOptions(label_map=LabelMap.parse(())))
+        # KiTS19's own test cases came without labels.
+        cases, notes = find_kits19(root, ReadOptions(label_map=LabelMap.parse(()), skip_incomplete=True))
         built = build_store(cases, out, BuildOptions("kits19", ratios, seed, phantom=phantom, overwrite=out.exists()))
         print("\n".join([*notes, *built.notes]), flush=True)
     return out
