@@ -78,7 +78,8 @@ model = dict(
         init_cfg=None,  # torch's own, as U-Net1's has to be
         loss_decode=[
             dict(type=PixelCrossEntropy, loss_name="loss_ce", loss_weight=1.0),
-            dict(type=DiceLoss, loss_name="loss_dice", loss_weight=0.0),  # dice_weight=1.0 adds it
+            # Of a phantom's pixels 1.6 % are kidney and 0.2 % tumour: Dice weighs classes alike; dice_weight sets it.
+            dict(type=DiceLoss, loss_name="loss_dice", loss_weight=1.0),
         ],
     ),  # -> (N, 3, 128, 128)
     train_cfg=dict(),

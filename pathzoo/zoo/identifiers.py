@@ -26,6 +26,11 @@ _PATTERNS = [
     ("an absolute path", re.compile(r"(?<![\w/:.])/(?:home|root|Users|mnt|media|scratch|tmp|data|var)(?![\w.-])")),
     ("an absolute path", re.compile(r"(?<![\w~])~[\w-]*/\w|(?<!\w)[A-Za-z]:\\\w|\\\\\w[\w.-]*\\\w")),
 ]
+#: Sentences that records are published with count pictures and name none; those of older records did.
+_IN_CAVEATS = [
+    ("a file name", re.compile(r"[\w.-]+\.(?:png|jpe?g|tiff?|bmp|svs|ndpi|mrxs|scn|dcm|nii)(?![a-z])", re.IGNORECASE))
+]
+_CAVEAT = re.compile(r"(?:^|\.)caveats\[\d+\]$")
 #: accounts and hosts that every second machine has; as words of a card they say nothing
 _COMMON_NAMES = {
     "root",
@@ -142,7 +147,7 @@ def _scan(texts: list[tuple[str, str]], known: Iterable[Identifier], whole_value
     leaks = [
         Leak(kind, match.group(), where)
         for where, text in texts
-        for kind, pattern in _PATTERNS
+        for kind, pattern in (*_PATTERNS, *(_IN_CAVEATS if _CAVEAT.search(where) else ()))
         for match in pattern.finditer(text)
     ]
     tokens = {token.casefold() for _, text in texts for token in _TOKEN.findall(text)}

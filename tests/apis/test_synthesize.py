@@ -19,6 +19,7 @@ from pathzoo.apis.train import train
 from pathzoo.ct.store import SliceStore
 from pathzoo.datasets.label_augmentation import LabelAugmentation
 from pathzoo.datasets.slices import SliceSegmentation
+from pathzoo.datasets.transforms import HUWindow
 from pathzoo.errors import ConfigError, DataError, LeakageError
 from pathzoo.zoo.load import get_model
 from pathzoo.zoo.publish import publish_model
@@ -336,7 +337,9 @@ def test_patients_whom_the_generator_saw_elsewhere_are_told_of(checkpoint, optio
     made = synthesize(CONFIG, checkpoint, tmp_path / "made", Drawing(2), options=options | {"data_root": str(part)})
     (text,) = SliceStore(made).synthetic["generator_caveats"]
     assert "has seen 2 patients more than this split trains and validates on" in text
-    assert text in SliceSegmentation(str(part), "train", synthetic=str(made)).describe()["caveats"]
+    window = [{"type": HUWindow, "centre": 0.0, "width": 400.0}]
+    data = SliceSegmentation(str(part), "train", synthetic=str(made), pipeline=window)
+    assert text in data.describe()["caveats"]
 
 
 def test_the_command_needs_no_options_of_the_config(checkpoint, tmp_path, capsys):

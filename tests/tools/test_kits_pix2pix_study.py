@@ -80,7 +80,7 @@ def test_arms_differ_in_augmentation_and_drawn_slices_alone(recorder, tmp_path, 
     assert folders[:2] == [None, None]
     assert folders[2] == folders[3] and len(set(folders[2:])) == 3, "scenarios 3 and 4 see the same drawn slices"
     rest = [{key: given[key] for key in given if key not in ("augment", "synthetic")} for given in options]
-    assert all(each == rest[0] for each in rest) and rest[0]["dice_weight"] == 1.0
+    assert all(each == rest[0] for each in rest)
     assert not list((tmp_path / "work").glob("????????????")), "nothing is kept of what is done"
 
 
@@ -122,7 +122,7 @@ def test_the_fpn_without_weights_of_imagenet_says_so(recorder, tmp_path, store):
     (row,) = run(tmp_path, store, arms=["FPN, 1 nothing"])
     assert (row["status"], row["note"]) == ("done", "encoder from scratch")
     assert "| FPN, 1 nothing (encoder from scratch) | 7 |" in table([row])
-    assert "| FPN, 1 nothing (encoder from scratch) | 2 |" in table([row, row | {"seed": "8"}])
+    assert "| FPN, 1 nothing (encoder from scratch) | 2 (7, 8) |" in table([row, row | {"seed": "8"}])
     (row, other) = run(tmp_path, store, arms=["U-Net1, 1 nothing"])
     assert other["note"] == ""
     (*_, last) = run(tmp_path, store, arms=["FPN, 1 nothing"], scale="paper")
@@ -145,15 +145,18 @@ def _lines(text, arm):
 def test_gains_are_paired_by_seed_and_controls_are_held_against_the_first_scenario():
     rows = _rows({_NOTHING: 0.5, _GEOMETRIC: 0.7, _DRAWN: 0.6, _BOTH: 0.6, _UNTRAINED: 0.5}, 100)
     rows += _rows({_NOTHING: 0.6, _GEOMETRIC: 0.7, _DRAWN: 0.85, _BOTH: 0.6, _UNTRAINED: 0.4}, 101)
-    rows += _rows({_DRAWN: 0.1}, 102)  # its partner has not run yet
+    rows += _rows({_DRAWN: 0.1}, 102)  # its partner has not run yet, so means leave it out
+    rows += [row for seed in (0, 1, 2) for row in _rows({"U-Net2, 1 nothing": 0.3}, seed)]
     text = table(rows)
     heads = next(line for line in text.splitlines() if line.startswith("| arm |"))
     gain = [cell.strip() for cell in heads.split("|")[1:-1]].index("drawn slices gain in IoU")
     found = {arm: _lines(text, arm)[0] for arm in (_NOTHING, _DRAWN, _BOTH, _UNTRAINED)}
     assert all(len(cells) == heads.count("|") - 1 for cells in found.values())
-    assert [*found[_NOTHING][1:3], found[_NOTHING][gain]] == ["2", "0.550 ± 0.071", "–"]
+    assert [*found[_NOTHING][1:3], found[_NOTHING][gain]] == ["2 (100, 101)", "0.550 ± 0.071", "–"]
+    assert _lines(text, "U-Net2, 1 nothing")[0][1:3] == ["3 (0 to 2)", "0.300 ± 0.000"]
     # gains 0.10 and 0.25: mean 0.175, deviation 0.106
-    assert (found[_DRAWN][1], found[_DRAWN][gain]) == ("3", "+0.175 ± 0.106 (2 of 2 above 0)")
+    assert found[_DRAWN][1:3] == ["2 (100, 101)", "0.725 ± 0.177"]
+    assert found[_DRAWN][gain] == "+0.175 ± 0.106 (2 of 2 above 0)"
     assert found[_BOTH][gain] == "-0.100 ± 0.000 (0 of 2 above 0)"
     assert found[_UNTRAINED][gain] == "-0.100 ± 0.141 (0 of 2 above 0)"
     assert (found[_DRAWN][-1], found[_UNTRAINED][-1]) == ("88.70", "–")
@@ -192,7 +195,7 @@ def test_seeds_that_deal_the_same_slices_differently_stand_in_one_table(recorder
     root = write_ct(tmp_path / "cases", patients=10, size=(64, 64), slices=12)
     rows = run(tmp_path, root, arms=[_NOTHING], seeds=2, data_name="cohort")
     assert len({row["data_digest"] for row in rows}) == 2, "not the same run"
-    assert "| U-Net1, 1 nothing | 2 |" in table(rows) and "Left out" not in table(rows)
+    assert "| U-Net1, 1 nothing | 2 (7, 8) |" in table(rows) and "Left out" not in table(rows)
     write_ct(root, patients=11, size=(64, 64), slices=12)
     rows = run(tmp_path, root, arms=[_NOTHING], seeds=1, data_name="cohort")
     assert len(rows) == 3 and "Left out: 1 row" in table(rows), "other slices"

@@ -73,6 +73,12 @@ def test_a_caveat_that_names_a_patient_of_the_split_is_not_published(run, tmp_pa
     refused(run, tmp_path / "out", r"a patient id, .patient-7731., in training\.caveats")
 
 
+def test_a_caveat_of_an_older_record_that_names_an_image_is_not_published(run, tmp_path):
+    text = "the split does not name 1 images of the data (images/hans_mueller_1962.png): they are in no subset"
+    edit(run / "train_run.json", lambda content: said_of(content, [text]))
+    refused(run, tmp_path / "out", r"a file name, 'hans_mueller_1962\.png', in training\.caveats")
+
+
 def test_a_caveat_that_counts_as_many_slices_as_a_patients_number_is(run, tmp_path):
     edit(run / "train_run.json", lambda content: said_of(content, ["22549 of 40000 slices are synthetic"]))
     assert publish(run, tmp_path / "out")

@@ -48,17 +48,33 @@ def table(rows: list[Row]) -> str:
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    """Mean and standard deviation over seeds; what drawn slices gain is paired by seed."""
+    """Mean and standard deviation over the seeds that all arms of a model have, so that its rows may be compared.
+
+    What drawn slices gain is paired by seed.
+    """
     heads = [name for name, _ in _SHOWN] + [f"drawn slices gain in {name}" for name, _ in _GAINS]
     lines = [f"| arm | seeds | {' | '.join(heads)} | the study, IoU in % |", "|---|---|" + "---|" * (len(heads) + 1)]
     by_arm: dict[str, list[Row]] = {}
     for row in rows:
         by_arm.setdefault(row["arm"], []).append(row)
+    shared: dict[str, set[str]] = {}
     for arm, mine in by_arm.items():
+        model, seeds = arm.partition(", ")[0], {row["seed"] for row in mine}
+        shared[model] = shared.get(model, seeds) & seeds
+    for arm, every in by_arm.items():
+        common = shared[arm.partition(", ")[0]]
+        mine = [row for row in every if row["seed"] in common or not common]
         cells = [spread(floats(mine, name)) for _, name in _SHOWN]
         cells += [_gain(arm, by_arm, name) for _, name in _GAINS]
-        lines.append(f"| {_named(mine[-1])} | {len(mine)} | {' | '.join(cells)} | {_printed(arm)} |")
+        lines.append(f"| {_named(mine[-1])} | {_seeds(mine)} | {' | '.join(cells)} | {_printed(arm)} |")
     return "\n".join(lines)
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    """How many, and which: `3 (100 to 102)`, `2 (0, 7)`."""
+    seeds = sorted(int(row["seed"]) for row in rows)
+    in_a_row = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{len(seeds)} ({f'{seeds[0]} to {seeds[-1]}' if in_a_row else ', '.join(map(str, seeds))})"
 
 
 def _gain(arm: str, by_arm: dict[str, list[Row]], column: str) -> str:
