@@ -60,6 +60,7 @@ def test_the_manifest_says_what_the_run_was(zoo):
         "synthetic": False,
         "rows": None,
         "curve": [],
+        "caveats": [],
     }
     assert [row["metric"] for row in manifest["metrics"][0]["rows"]] == [
         "accuracy"
