@@ -26,7 +26,7 @@ _PATTERNS = [
     ("an absolute path", re.compile(r"(?<![\w/:.])/(?:home|root|Users|mnt|media|scratch|tmp|data|var)(?![\w.-])")),
     ("an absolute path", re.compile(r"(?<![\w~])~[\w-]*/\w|(?<!\w)[A-Za-z]:\\\w|\\\\\w[\w.-]*\\\w")),
 ]
-#: Sentences that records are published with count pictures and name none; those of older records did.
+#: Caveats count pictures and patients (any count may equal an id) and name none; those of older records did.
 _IN_CAVEATS = [
     ("a file name", re.compile(r"[\w.-]+\.(?:png|jpe?g|tiff?|bmp|svs|ndpi|mrxs|scn|dcm|nii)(?![a-z])", re.IGNORECASE))
 ]
@@ -62,11 +62,8 @@ _SLIDE_ID = re.compile(r"(?<![^\W_])\d{2}-\d{3,6}[A-Z]{0,3}(?![^\W_])")
 #: shorter folder names without a digit are found in every card
 _MIN_NAME = 5
 _TOKEN = re.compile(r"[^\W_]+")
-#: fields whose digits are machine-made (dates, versions, digests, what caveats count); bare numbers are not looked for
-#: in them
-_MACHINE_MADE = re.compile(
-    r"(?:^|\.)(?:created|commit|sha256|\w*digest|\w*version|versions\..*|patient_hashes\..*|caveats\[\d+\])$"
-)
+#: fields whose digits are machine-made (dates, versions, digests); bare numbers are not looked for in them
+_MACHINE_MADE = re.compile(r"(?:^|\.)(?:created|commit|sha256|\w*digest|\w*version|versions\..*|patient_hashes\..*)$")
 
 
 @dataclass(frozen=True, order=True)
@@ -164,7 +161,7 @@ def _holds(item: Identifier, where: str, text: str, whole_values: bool) -> bool:
     value = item.value
     if len(value) < 3:
         return whole_values and text == value
-    if value.isdigit() and _MACHINE_MADE.search(where):
+    if value.isdigit() and (_MACHINE_MADE.search(where) or _CAVEAT.search(where)):
         return False
     if item.kind == "an absolute path":
         return re.search(rf"(?<![\w/.]){re.escape(value)}(?!\w)", text) is not None
