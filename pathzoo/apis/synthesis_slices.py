@@ -14,7 +14,7 @@ from pathzoo.apis.synthesis_maps import Add, Drawn, TrainingMaps, class_indices,
 from pathzoo.ct.store import SliceRecord, SliceStore
 from pathzoo.ct.store_writer import slice_store_writer
 from pathzoo.ct.window import hounsfield_between, window_between
-from pathzoo.datasets.slice_checks import PARENT_STORE, store_split
+from pathzoo.datasets.slice_checks import PARENT_STORE
 from pathzoo.datasets.slices import PALETTE, SliceSegmentation
 from pathzoo.datasets.splits import Split
 from pathzoo.datasets.transforms.ct import HUWindow
@@ -39,7 +39,8 @@ class SliceMaps(TrainingMaps):
     def __init__(self, cfg: Config, classes: Sequence[str] | None = None) -> None:
         self._root = cfg.train_dataloader.dataset["data_root"]
         with errors_of_the_config(cfg):
-            SliceSegmentation(self._root, subset="train", only_labelled=True)  # refuses what may not be trained on
+            # It refuses what may not be trained on.
+            data = SliceSegmentation(self._root, subset="train", only_labelled=True)
         self.store, self.window = SliceStore(self._root), window_of(cfg)
         check_slice_size(cfg, self.store.size, str(self.store.folder))
         low, high = self.window
@@ -57,7 +58,7 @@ class SliceMaps(TrainingMaps):
                 f"{self._root}: the patient of {unknown[0]} is not known ({len(unknown)} such slices), and a drawn "
                 "slice is its label map's patient's: build the store anew with --patients"
             )
-        self.parent, self.split = (PARENT_STORE, self.store.digest), store_split(self.store)
+        self.parent, self.split = (PARENT_STORE, self.store.digest), data.split
 
     def label(self, index: int) -> np.ndarray:
         """uint8 (H, W)."""

@@ -1,7 +1,8 @@
 """model.json: everything that a published model says about itself, as strict pydantic models.
 
 The JSON Schema in checkpoints/model.schema.json is generated from here (`write_schema`). All fields exist from the
-first version on; what is not known is null. Importing this module loads neither torch nor an OpenMMLab package.
+first version on, but `caveats`, which older files lack; what is not known is null. Importing this module loads neither
+torch nor an OpenMMLab package.
 """
 
 import datetime

@@ -59,17 +59,17 @@ class TrainRun(_Tolerant):
     pathzoo: dict[str, Any] = {}
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Counts by subset as the manifest has them, from either form: by subset, or one subset's `describe()`."""
-        counts = self.data.counts
-        if "subset" in counts:
-            counts = {str(counts["subset"]): counts}
-        return {subset: _counts(entry) for subset, entry in counts.items()}
+        """Counts by subset as the manifest has them."""
+        return {subset: _counts(entry) for subset, entry in self._by_subset().items()}
 
     def caveats(self) -> list[str]:
-        """What the data sets said of themselves and the run of its weights, each sentence once; of either form."""
+        """What the data sets said of themselves and the run of its weights, each sentence once."""
+        return _sentences(text for part in self._by_subset().values() for text in part.get("caveats") or ())
+
+    def _by_subset(self) -> dict[str, dict[str, Any]]:
+        """The counts of each subset, from either form: by subset, or one subset's `describe()`."""
         counts = self.data.counts
-        parts = [counts] if "subset" in counts else [part for part in counts.values() if isinstance(part, dict)]
-        return _sentences(text for part in parts for text in part.get("caveats") or ())
+        return {str(counts["subset"]): counts} if "subset" in counts else counts
 
     def start(self) -> dict[str, Any] | None:
         """Where training started, without the name of any file."""
